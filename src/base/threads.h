@@ -1,0 +1,51 @@
+/* A persistent team of threads that runs one task at a time, fork-join.
+ *
+ * The calling thread is member 0. Between tasks the others spin for a set time (a decode step
+ * starts a task every few microseconds), then sleep until the next one. */
+#ifndef AQ_BASE_THREADS_H
+#define AQ_BASE_THREADS_H
+
+#include <stdint.h>
+
+#include "src/base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct aq_threads aq_threads;
+
+/* One member's share of a task; `thread` is 0 .. n_thread - 1. */
+typedef void (*aq_task_fn)(void *arg, int thread, int n_thread);
+
+/* Number of processors this process may run on (its affinity mask). Local. */
+int aq_threads_available(void);
+
+/* Number of processors of this host that are online. Local. */
+int aq_threads_online(void);
+
+/* Starts a team of n_thread members; 0 means aq_threads_available(). The team is owned by the
+ * caller and must be used from one thread at a time. AQ_ERR_USAGE, AQ_ERR_MEMORY. Local. */
+aq_status aq_threads_open(int n_thread, aq_threads **out);
+
+/* Ends the team; NULL is allowed. Local. */
+void aq_threads_close(aq_threads *team);
+
+/* Number of members, the caller included. Local. */
+int aq_threads_count(const aq_threads *team);
+
+/* Runs fn on every member and returns when all are done. Allocates nothing. Local. */
+void aq_threads_run(aq_threads *team, aq_task_fn fn, void *arg);
+
+/* The part [*begin, *end) of n items that belongs to member `thread`: parts differ in length by at
+ * most one, in order. Local. */
+static inline void aq_threads_part(int64_t n, int thread, int n_thread, int64_t *begin,
+                                   int64_t *end) {
+    *begin = n * thread / n_thread;
+    *end = n * (thread + 1) / n_thread;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif
