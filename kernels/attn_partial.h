@@ -1,0 +1,32 @@
+/* Partial attention: a block of queries meets the tiles of one rank. For query t, query head h, KV
+ * head g = h / (n_head / n_kv_head), over the tokens s held here with pos(s) <= q_pos[t]:
+ *
+ *   a[s] = scale * sum_{c in D} q[t, h, c] key[s, g, c],   D = dims[t, h, :] or all n_col columns
+ *   m = max_s a[s],  l = sum_s exp(a[s] - m),  o[i] = sum_s exp(a[s] - m) value[s, g, i]
+ *
+ * o is not divided by l. No visible token: m = -inf, l = 0, o = 0, which attn_merge takes as
+ * neutral. Sums in fp32. Tolerance: reductions of length n_col and of the number of tokens.
+ * Source: Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv
+ * 2205.14135; chosen dimensions as in AQUA, arXiv 2509.11155. */
+#ifndef AQ_KERNELS_ATTN_PARTIAL_H
+#define AQ_KERNELS_ATTN_PARTIAL_H
+
+#include <stdint.h>
+
+#include "kernels/kv_append.h"
+
+typedef struct {
+    const float *q;       /* [n_q, n_head, n_col] */
+    const int16_t *dims;  /* [n_q, n_head, n_dim] rising columns, or NULL for all */
+    int n_dim;            /* used with dims only */
+    const int64_t *q_pos; /* [n_q] position of each query in the whole text */
+    int64_t n_q;
+    int n_head; /* a multiple of kv.n_kv_head */
+    float scale;
+    aq_kv_view kv;
+    const int64_t *tile_pos; /* [n_tile] first position of each tile held here, rising */
+    int64_t n_tile;
+    float *part; /* [n_q, n_head, d_head + 2]: o, then m, then l */
+} aq_attn_partial_args;
+
+#endif

@@ -1,0 +1,61 @@
+/* Text to token ids and back: byte-level BPE as model files describe it.
+ *
+ * Encoding: special tokens are cut out of the text first (longest first), the rest is split by the
+ * pre-tokeniser's regular expressions, each piece is mapped byte by byte to the GPT-2 alphabet and
+ * merged, lowest rank first. Decoding is the exact inverse on bytes.
+ * Source: Sennrich et al. 2016, arXiv 1508.07909; pre-tokenisers: docs/formats.md. */
+#ifndef AQ_MODEL_TOKENIZER_H
+#define AQ_MODEL_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/status.h"
+#include "src/model/gguf.h"
+
+typedef struct aq_tokenizer aq_tokenizer;
+
+/* Reads the vocabulary of an opened model file, which may be closed afterwards. The caller closes
+ * *out. AQ_ERR_FORMAT (a part is missing or inconsistent, named), AQ_ERR_UNSUPPORTED (tokeniser
+ * kind, named), AQ_ERR_MEMORY. Local. */
+aq_status aq_tokenizer_open(const aq_gguf *file, aq_tokenizer **out);
+void aq_tokenizer_close(aq_tokenizer *tok);
+
+/* One line about something doubtful in the file (an unknown pre-tokeniser was replaced), or NULL.
+ * Owned by the tokeniser. Local. */
+const char *aq_tokenizer_warning(const aq_tokenizer *tok);
+
+/* A growing list of ids; free(list->ids) when done. */
+typedef struct {
+    int32_t *ids;
+    int64_t n;
+    int64_t capacity;
+} aq_token_list;
+
+/* Appends the ids of `bytes` bytes of text, any bytes at all. parse_special: special tokens spelt
+ * in the text become their ids; else they are plain text. Adds no BOS. AQ_ERR_MEMORY. Local. */
+aq_status aq_tokenizer_encode(const aq_tokenizer *tok, const char *text, size_t bytes,
+                              bool parse_special, aq_token_list *list);
+
+/* Appends one id. AQ_ERR_MEMORY. Local. */
+aq_status aq_token_list_push(aq_token_list *list, int32_t id);
+
+/* The bytes of one token, any bytes, not NUL-terminated; a control token has none unless
+ * `with_special`. Owned by the tokeniser. An id outside the vocabulary has none. Local. */
+const char *aq_tokenizer_piece(const aq_tokenizer *tok, int32_t id, bool with_special,
+                               size_t *bytes);
+
+int32_t aq_tokenizer_count(const aq_tokenizer *tok);
+/* The id of a token spelt exactly `text`, or -1. Local. */
+int32_t aq_tokenizer_find(const aq_tokenizer *tok, const char *text);
+/* Beginning of text, or -1; and whether this model wants it in front of every prompt. Local. */
+int32_t aq_tokenizer_bos(const aq_tokenizer *tok);
+bool aq_tokenizer_adds_bos(const aq_tokenizer *tok);
+/* True if the id ends generation: the eos, eot and eom ids of the file and tokens known by their
+ * text to end a turn. Local. */
+bool aq_tokenizer_ends(const aq_tokenizer *tok, int32_t id);
+/* The model's chat template (Jinja text) or NULL; NUL-terminated, owned by the tokeniser. Local. */
+const char *aq_tokenizer_chat_template(const aq_tokenizer *tok);
+
+#endif
