@@ -1,0 +1,148 @@
+/* aqua-dist: LLM inference over contexts too long for one machine.
+ *
+ * Two nouns. An aq_engine is a model made ready on a group of ranks: weights, projection, threads;
+ * it does not change. An aq_session is one growing context: its key/value cache is cut by tokens
+ * into tiles that the ranks own in turn.
+ *
+ *     aq_engine_open(&engine_options, comm, &engine);
+ *     aq_session_open(engine, &session_options, &session);
+ *     aq_session_prefill(session, prompt, n_prompt, NULL);
+ *     repeat: rank 0: aq_session_logits -> choose id;  all: share id, aq_session_decode(session,
+ * id)
+ *
+ * Functions return aq_status (src/base/status.h); aq_error_text() is the one line to show. Those
+ * marked Collective are called by all ranks of the engine with the same arguments; after a failure
+ * inside prefill or decode the ranks no longer agree and the program must end the job
+ * (aq_comm_abort). Memory is host memory. */
+#ifndef AQUA_H
+#define AQUA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "comm/comm.h"
+#include "src/base/dtype.h"
+#include "src/base/status.h"
+
+typedef struct aq_engine aq_engine;
+typedef struct aq_session aq_session;
+
+/* How attention scores are made. */
+typedef enum {
+    AQ_ATTN_DENSE, /* from all dimensions: exact */
+    AQ_ATTN_AQUA   /* from the dimensions that decide, in the calibrated basis (arXiv 2509.11155) */
+} aq_attn_mode;
+
+/* Which dimensions of a projected query decide. */
+typedef enum {
+    AQ_RANK_MAGNITUDE, /* largest abs(q^): the paper's rule */
+    AQ_RANK_ENERGY,    /* largest abs(q^) * sigma_k: expected share in the score */
+    AQ_RANK_STATIC     /* the leading ones, the same for every query */
+} aq_rank_by;
+
+typedef enum { AQ_SCALING_MODEL, AQ_SCALING_NONE, AQ_SCALING_LINEAR, AQ_SCALING_YARN } aq_scaling;
+
+/* Zero means "as the model says" or the default named here. */
+typedef struct {
+    const char *model_path;
+    const char *projection_path; /* NULL: none, which allows AQ_ATTN_DENSE only */
+    int n_thread;                /* 0: the processors of this rank, see aq_engine_info */
+    aq_scaling rope_scaling;
+    double rope_scale; /* factor by which the context is stretched; needed with linear and yarn */
+    double rope_freq_base;
+    int64_t yarn_orig_ctx;
+} aq_engine_options;
+
+/* Facts of an opened engine. Strings and arrays are owned by it. */
+typedef struct {
+    const char *arch, *name, *isa;
+    int n_layer, n_head, n_kv_head, d_head, d_model, d_ff, n_vocab;
+    int64_t n_ctx_model;   /* longest context, rope scaling included */
+    int64_t weights_bytes; /* of the model file's tensors, on every rank */
+    int n_rank, n_thread;
+    const char *basis; /* of the projection, NULL without one */
+} aq_engine_info;
+
+/* Opens the model (and projection) on every rank and checks that all ranks hold the same one. The
+ * communicator must outlive the engine; the caller closes it. On failure every rank returns the
+ * same code and text: AQ_ERR_IO, AQ_ERR_FORMAT, AQ_ERR_UNSUPPORTED, AQ_ERR_MISMATCH, AQ_ERR_MEMORY,
+ * AQ_ERR_USAGE. Collective. */
+aq_status aq_engine_open(const aq_engine_options *options, aq_comm *comm, aq_engine **out);
+
+/* NULL is allowed; sessions must be closed before. Collective. */
+void aq_engine_close(aq_engine *engine);
+
+/* Local. */
+aq_engine_info aq_engine_describe(const aq_engine *engine);
+
+typedef struct {
+    int64_t n_ctx;   /* tokens the session can hold; at most n_ctx_model */
+    int64_t n_batch; /* tokens of one prefill chunk, over all ranks; 0: 2048 */
+    aq_attn_mode attn;
+    double k_ratio; /* aqua: share of d_head that decides, (0, 1]; 0: 0.75 */
+    double s_ratio; /* aqua: share of columns stored, (0, 1]; 0: 1 */
+    aq_rank_by rank_by;
+    aq_dtype key_dtype, value_dtype; /* AQ_F32 or AQ_BF16 */
+} aq_session_options;
+
+/* Allocates this rank's share of the cache and the buffers of a step. The caller closes it. On
+ * failure every rank returns the same: AQ_ERR_USAGE (an option out of range, named), AQ_ERR_LIMIT
+ * (longer than the model's context), AQ_ERR_MEMORY (names the bytes). Collective. */
+aq_status aq_session_open(aq_engine *engine, const aq_session_options *options, aq_session **out);
+
+/* NULL is allowed. Local. */
+void aq_session_close(aq_session *session);
+
+/* Forgets all tokens; memory is kept. Local. */
+void aq_session_reset(aq_session *session);
+
+/* What a program may watch or take during prefill; any member may be NULL. */
+typedef struct {
+    void *arg;
+    /* After each chunk: tokens done of all, on every rank. A failure ends prefill. */
+    aq_status (*progress)(void *arg, int64_t n_done, int64_t n_all);
+    /* After each chunk, the tokens this rank computed: their positions and the normed hidden rows
+     * [n_tok, d_model] that the output matrix takes. */
+    aq_status (*rows)(void *arg, const int64_t *pos, const float *hidden, int64_t n_tok);
+    /* In each layer, between rope and projection: queries [n_tok, n_head, d_head] and keys
+     * [n_tok, n_kv_head, d_head] of the tokens this rank computes. */
+    aq_status (*tap)(void *arg, int layer, const int64_t *pos, int64_t n_tok, const float *q,
+                     const float *k);
+} aq_hooks;
+
+/* Appends n tokens to the context; the last one's logits can be asked for afterwards. Tokens are
+ * dealt over ranks by the owners of their tiles, queries visit the shards. hooks may be NULL.
+ * AQ_ERR_LIMIT if they do not fit (nothing is changed), AQ_ERR_USAGE for an id outside the
+ * vocabulary, AQ_ERR_COMM. Collective. */
+aq_status aq_session_prefill(aq_session *session, const int32_t *ids, int64_t n,
+                             const aq_hooks *hooks);
+
+/* Appends one token: every rank computes it, scores its own tiles, and merges all partial results
+ * in rank order. Allocates nothing. Errors as prefill. Collective. */
+aq_status aq_session_decode(aq_session *session, int32_t id);
+
+/* logits[n_vocab] of the token after the last one. AQ_ERR_USAGE on an empty context. Local. */
+aq_status aq_session_logits(aq_session *session, float *logits);
+
+/* Number of tokens in the context. Local. */
+int64_t aq_session_length(const aq_session *session);
+
+/* logits[n, n_vocab] of hidden rows [n, d_model] from aq_hooks.rows. Local. */
+void aq_engine_logits(aq_engine *engine, const float *hidden, int64_t n, float *logits);
+
+/* What this rank holds and has done since the session was opened. Times are wall clock of the
+ * calling thread. */
+typedef struct {
+    int64_t key_bytes, value_bytes;       /* cache of the tokens held now, this rank */
+    int64_t key_capacity, value_capacity; /* allocated for n_ctx */
+    int64_t step_bytes;                   /* buffers of a step */
+    int64_t n_tok_owned;                  /* tokens whose keys this rank holds */
+    int64_t sent_bytes, n_exchange;       /* put on the wire by this rank, collectives */
+    int64_t matmul_ns, attend_ns, exchange_ns, project_ns, other_ns;
+} aq_session_stats;
+
+/* Local. */
+aq_session_stats aq_session_describe(const aq_session *session);
+
+#endif

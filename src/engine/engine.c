@@ -1,0 +1,136 @@
+#include "src/engine/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/threads.h"
+
+/* One thread per processor of the affinity mask, but ranks that share a host also share its
+ * processors when nobody bound them apart. */
+static int default_threads(const aq_comm *comm) {
+    const int available = aq_threads_available();
+    const int share = aq_threads_online() / aq_comm_size_on_host(comm);
+    const int n = share < available ? share : available;
+    return n > 0 ? n : 1;
+}
+
+static aq_status apply_rope_options(const aq_engine_options *options, aq_model_config *config) {
+    if (options->rope_freq_base < 0 || options->rope_scale < 0 || options->yarn_orig_ctx < 0)
+        return aq_fail(AQ_ERR_USAGE, "rope options must not be negative");
+    if (options->rope_freq_base > 0) config->rope_base = options->rope_freq_base;
+    if (options->rope_scaling == AQ_SCALING_MODEL) {
+        if (options->rope_scale > 0)
+            return aq_fail(AQ_ERR_USAGE, "--rope-scale needs --rope-scaling linear or yarn");
+        return AQ_OK;
+    }
+    config->rope_scaling = AQ_ROPE_NONE;
+    config->rope_factor = 1.0;
+    if (options->rope_scaling == AQ_SCALING_NONE) return AQ_OK;
+    if (options->rope_scale < 1.0)
+        return aq_fail(AQ_ERR_USAGE, "--rope-scaling linear or yarn needs --rope-scale N, N >= 1");
+    config->rope_scaling = options->rope_scaling == AQ_SCALING_YARN ? AQ_ROPE_YARN : AQ_ROPE_LINEAR;
+    config->rope_factor = options->rope_scale;
+    config->rope_attn_factor = 1.0;
+    config->rope_n_ctx_orig = options->yarn_orig_ctx > 0 ? options->yarn_orig_ctx : config->n_ctx;
+    config->n_ctx = (int64_t)((double)config->n_ctx * options->rope_scale);
+    return AQ_OK;
+}
+
+static aq_status open_local(aq_engine *engine, const aq_engine_options *options) {
+    AQ_TRY(aq_gguf_open(options->model_path, &engine->file));
+    AQ_TRY(aq_model_config_read(engine->file, &engine->config));
+    AQ_TRY(apply_rope_options(options, &engine->config));
+    AQ_TRY(aq_model_weights_open(engine->file, &engine->config, &engine->weights));
+    if (options->projection_path) {
+        AQ_TRY(aq_projection_read(options->projection_path, &engine->projection));
+        AQ_TRY(aq_projection_check(options->projection_path, &engine->projection, &engine->config,
+                                   &engine->weights));
+    }
+    engine->n_thread = options->n_thread > 0 ? options->n_thread : default_threads(engine->comm);
+    engine->isa = aq_cpu_isa_name(aq_cpu_isa_best());
+    AQ_TRY(aq_backend_cpu_open(engine->n_thread, aq_cpu_isa_best(), &engine->be));
+    engine->inv_freq = calloc((size_t)engine->config.n_rot / 2 + 1, sizeof *engine->inv_freq);
+    if (!engine->inv_freq) return aq_fail(AQ_ERR_MEMORY, "no memory for the rope frequencies");
+    aq_model_rope(&engine->config, engine->weights.rope_divisors, engine->inv_freq,
+                  &engine->rope_attn_factor);
+    return AQ_OK;
+}
+
+/* Every rank must hold rank 0's model: compares what each has read. */
+static aq_status check_same_model(aq_engine *engine, const char *path) {
+    struct {
+        uint8_t fingerprint[AQ_FINGERPRINT_BYTES];
+        int64_t bytes;
+    } first;
+    memset(&first, 0, sizeof first);
+    memcpy(first.fingerprint, engine->weights.fingerprint, AQ_FINGERPRINT_BYTES);
+    first.bytes = engine->weights.bytes;
+    AQ_TRY(aq_comm_bcast(engine->comm, &first, sizeof first, 0));
+    aq_status status = AQ_OK;
+    if (memcmp(first.fingerprint, engine->weights.fingerprint, AQ_FINGERPRINT_BYTES) != 0 ||
+        first.bytes != engine->weights.bytes)
+        status = aq_fail(AQ_ERR_MISMATCH, "%s is another model than rank 0's; use one file", path);
+    return aq_comm_agree(engine->comm, status);
+}
+
+aq_status aq_engine_open(const aq_engine_options *options, aq_comm *comm, aq_engine **out) {
+    *out = NULL;
+    aq_engine *engine = calloc(1, sizeof *engine);
+    aq_status status = AQ_OK;
+    if (engine) {
+        engine->comm = comm;
+        status = open_local(engine, options);
+    } else {
+        status = aq_fail(AQ_ERR_MEMORY, "no memory for an engine");
+    }
+    status = aq_comm_agree(comm, status);
+    if (status == AQ_OK) status = check_same_model(engine, options->model_path);
+    if (status != AQ_OK) {
+        aq_engine_close(engine);
+        return status;
+    }
+    *out = engine;
+    return AQ_OK;
+}
+
+void aq_engine_close(aq_engine *engine) {
+    if (!engine) return;
+    free(engine->inv_freq);
+    if (engine->be) engine->be->ops->close(engine->be);
+    aq_projection_free(&engine->projection);
+    aq_model_weights_close(&engine->weights);
+    aq_gguf_close(engine->file);
+    free(engine);
+}
+
+aq_engine_info aq_engine_describe(const aq_engine *engine) {
+    const aq_model_config *config = &engine->config;
+    return (aq_engine_info){
+        .arch = config->arch,
+        .name = config->name,
+        .isa = engine->isa,
+        .n_layer = config->n_layer,
+        .n_head = config->n_head,
+        .n_kv_head = config->n_kv_head,
+        .d_head = config->d_head,
+        .d_model = config->d_model,
+        .d_ff = config->d_ff,
+        .n_vocab = config->n_vocab,
+        .n_ctx_model = config->n_ctx,
+        .weights_bytes = engine->weights.bytes,
+        .n_rank = aq_comm_size(engine->comm),
+        .n_thread = engine->n_thread,
+        .basis = engine->projection.pq ? aq_basis_name(engine->projection.basis) : NULL,
+    };
+}
+
+void aq_engine_logits(aq_engine *engine, const float *hidden, int64_t n, float *logits) {
+    const aq_weight *output = &engine->weights.output;
+    engine->be->ops->matmul(engine->be, &(aq_matmul_args){.w = output->data,
+                                                          .dtype = output->dtype,
+                                                          .n_out = output->n_out,
+                                                          .n_in = output->n_in,
+                                                          .n_tok = n,
+                                                          .x = hidden,
+                                                          .y = logits});
+}

@@ -1,0 +1,161 @@
+#include "src/engine/session.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/clock.h"
+
+#define DEFAULT_N_BATCH 2048
+#define DEFAULT_K_RATIO 0.75
+
+static aq_status check_options(const aq_engine *engine, aq_session_options *options) {
+    if (options->n_batch == 0) options->n_batch = DEFAULT_N_BATCH;
+    if (options->k_ratio == 0) options->k_ratio = DEFAULT_K_RATIO;
+    if (options->s_ratio == 0) options->s_ratio = 1.0;
+    if (options->n_ctx < 1) return aq_fail(AQ_ERR_USAGE, "a context needs at least one token (-c)");
+    if (options->n_ctx > engine->config.n_ctx)
+        return aq_fail(AQ_ERR_LIMIT,
+                       "the context needs %lld tokens, the model was made for %lld; shorten it or "
+                       "stretch it with --rope-scaling",
+                       (long long)options->n_ctx, (long long)engine->config.n_ctx);
+    if (options->n_batch < 1) return aq_fail(AQ_ERR_USAGE, "the batch (-b) must be at least 1");
+    if (!(options->k_ratio > 0 && options->k_ratio <= 1))
+        return aq_fail(AQ_ERR_USAGE, "--k-ratio must be above 0 and at most 1");
+    if (!(options->s_ratio > 0 && options->s_ratio <= 1))
+        return aq_fail(AQ_ERR_USAGE, "--s-ratio must be above 0 and at most 1");
+    if ((options->key_dtype != AQ_F32 && options->key_dtype != AQ_BF16) ||
+        (options->value_dtype != AQ_F32 && options->value_dtype != AQ_BF16))
+        return aq_fail(AQ_ERR_USAGE, "cache types (-ctk, -ctv) are f32 and bf16");
+    if (options->attn == AQ_ATTN_AQUA && !engine->projection.pq)
+        return aq_fail(AQ_ERR_USAGE, "--attn aqua needs a projection; make one with aqua-dist "
+                                     "calibrate, or name it with --projection");
+    return AQ_OK;
+}
+
+static int columns(double ratio, int d_head) {
+    const int n = (int)lround(ratio * d_head);
+    return n < 1 ? 1 : n;
+}
+
+static aq_step_shape make_shape(const aq_session *session) {
+    const aq_session_options *options = &session->options;
+    const int d_head = session->engine->config.d_head;
+    const int64_t n_q = options->n_batch < options->n_ctx ? options->n_batch : options->n_ctx;
+    aq_step_shape shape = {.n_tok_max = aq_plan_most_owned(&session->plan, n_q),
+                           .n_q_max = n_q,
+                           .n_col = d_head,
+                           .n_dim = d_head};
+    if (options->attn == AQ_ATTN_DENSE) return shape;
+    shape.projects = true;
+    shape.n_col = columns(options->s_ratio, d_head);
+    shape.n_dim = columns(options->k_ratio, d_head);
+    /* Columns that no query ever reads are not stored either. */
+    if (options->rank_by == AQ_RANK_STATIC && shape.n_dim < shape.n_col) shape.n_col = shape.n_dim;
+    if (shape.n_dim > shape.n_col) shape.n_dim = shape.n_col;
+    return shape;
+}
+
+/* The stored columns' sigma, packed for the kernel that ranks by energy. */
+static aq_status open_dim_weight(aq_session *session) {
+    const aq_model_config *config = &session->engine->config;
+    aq_backend *be = session->engine->be;
+    const int64_t n_row = (int64_t)config->n_layer * config->n_kv_head;
+    const int n_col = session->shape.n_col;
+    if (session->shape.n_dim == n_col || session->options.rank_by != AQ_RANK_ENERGY) return AQ_OK;
+    AQ_TRY(
+        be->ops->alloc(be, (size_t)(n_row * n_col) * sizeof(float), (void **)&session->dim_weight));
+    for (int64_t row = 0; row < n_row; row++)
+        memcpy(session->dim_weight + row * n_col,
+               session->engine->projection.sigma + row * config->d_head,
+               (size_t)n_col * sizeof(float));
+    return AQ_OK;
+}
+
+static aq_status open_local(aq_session *session) {
+    aq_engine *engine = session->engine;
+    AQ_TRY(check_options(engine, &session->options));
+    session->shape = make_shape(session);
+    const aq_kv_view view = {.key_dtype = session->options.key_dtype,
+                             .value_dtype = session->options.value_dtype,
+                             .n_kv_head = engine->config.n_kv_head,
+                             .n_col = session->shape.n_col,
+                             .d_head = engine->config.d_head};
+    AQ_TRY(aq_kvcache_open(engine->be, &view, engine->config.n_layer, &session->plan,
+                           session->options.n_ctx, &session->cache));
+    AQ_TRY(aq_step_open(engine, &session->plan, &session->shape, &session->step));
+    AQ_TRY(open_dim_weight(session));
+    return engine->be->ops->alloc(engine->be, (size_t)engine->config.d_model * sizeof(float),
+                                  (void **)&session->hidden);
+}
+
+aq_status aq_session_open(aq_engine *engine, const aq_session_options *options, aq_session **out) {
+    *out = NULL;
+    aq_session *session = calloc(1, sizeof *session);
+    aq_status status = AQ_OK;
+    if (session) {
+        session->engine = engine;
+        session->plan = (aq_plan){aq_comm_size(engine->comm), aq_comm_rank(engine->comm)};
+        session->options = *options;
+        status = open_local(session);
+    } else {
+        status = aq_fail(AQ_ERR_MEMORY, "no memory for a session");
+    }
+    status = aq_comm_agree(engine->comm, status);
+    if (status == AQ_OK) status = aq_coll_open(engine->comm, &session->coll);
+    if (status != AQ_OK) {
+        aq_session_close(session);
+        return status;
+    }
+    *out = session;
+    return AQ_OK;
+}
+
+void aq_session_close(aq_session *session) {
+    if (!session) return;
+    aq_backend *be = session->engine->be;
+    aq_coll_close(session->coll);
+    aq_step_close(be, &session->step);
+    aq_kvcache_close(&session->cache);
+    if (session->dim_weight) be->ops->release(be, session->dim_weight);
+    if (session->hidden) be->ops->release(be, session->hidden);
+    free(session);
+}
+
+void aq_session_reset(aq_session *session) {
+    session->n_tok = 0;
+}
+
+int64_t aq_session_length(const aq_session *session) {
+    return session->n_tok;
+}
+
+aq_status aq_session_logits(aq_session *session, float *logits) {
+    if (session->n_tok == 0)
+        return aq_fail(AQ_ERR_USAGE, "an empty context has no next token; give a prompt");
+    aq_engine_logits(session->engine, session->hidden, 1, logits);
+    return AQ_OK;
+}
+
+int64_t aq_session_lap(int64_t *bucket_ns, int64_t since_ns) {
+    const int64_t now_ns = aq_clock_ns();
+    *bucket_ns += now_ns - since_ns;
+    return now_ns;
+}
+
+aq_session_stats aq_session_describe(const aq_session *session) {
+    const aq_kvcache *cache = &session->cache;
+    const aq_plan *plan = &session->plan;
+    const int64_t n_tile = cache->n_layer * aq_plan_tiles(plan, plan->rank, session->n_tok);
+    const int64_t n_tile_max = cache->n_layer * cache->n_tile_max;
+    aq_session_stats stats = session->stats;
+    stats.key_bytes = n_tile * cache->key_bytes;
+    stats.value_bytes = n_tile * cache->value_bytes;
+    stats.key_capacity = n_tile_max * cache->key_bytes;
+    stats.value_capacity = n_tile_max * cache->value_bytes;
+    stats.step_bytes = (int64_t)session->step.memory_bytes;
+    stats.n_tok_owned = aq_plan_tokens(plan, plan->rank, session->n_tok);
+    stats.sent_bytes = aq_coll_bytes_sent(session->coll);
+    stats.n_exchange = aq_coll_call_count(session->coll);
+    return stats;
+}

@@ -1,0 +1,44 @@
+/* What a session is made of, and the parts of a step. For src/engine; programs use src/aqua.h. */
+#ifndef AQ_ENGINE_SESSION_H
+#define AQ_ENGINE_SESSION_H
+
+#include "comm/coll.h"
+#include "src/aqua.h"
+#include "src/engine/engine.h"
+#include "src/engine/kvcache.h"
+#include "src/engine/plan.h"
+#include "src/engine/step.h"
+
+struct aq_session {
+    aq_engine *engine; /* borrowed */
+    aq_plan plan;
+    aq_coll *coll;
+    aq_session_options options; /* defaults filled in */
+    aq_step_shape shape;
+    aq_kvcache cache;
+    aq_step step;
+    float *dim_weight; /* [n_layer, n_kv_head, n_col] sigma when ranking by energy, else NULL */
+    float *hidden;     /* [d_model] normed row of the last token, the same on every rank */
+    int64_t n_tok;     /* tokens in the context */
+    aq_session_stats stats;
+};
+
+/* How the queries of the current step reach the tiles of all ranks. */
+typedef enum {
+    AQ_ATTEND_VISITING,  /* each rank has its own tokens: their queries visit every shard */
+    AQ_ATTEND_REPLICATED /* every rank has the same token: each asks its own shard */
+} aq_attend_way;
+
+/* One transformer layer on the tokens of session->step: x is changed in place, k and v are appended
+ * to the cache. Failures come from communication or the tap. Collective. */
+aq_status aq_layer_forward(aq_session *session, int layer, aq_attend_way way,
+                           const aq_hooks *hooks);
+
+/* step->mixed = attention of this rank's queries over the tiles of all ranks, merged in rank order.
+ * Collective. */
+aq_status aq_attend(aq_session *session, int layer, aq_attend_way way);
+
+/* Adds the time since `since_ns` to *bucket_ns and returns the time now. Local. */
+int64_t aq_session_lap(int64_t *bucket_ns, int64_t since_ns);
+
+#endif

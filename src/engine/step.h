@@ -1,0 +1,68 @@
+/* The buffers of one step: a chunk of prefill or one decoded token. Allocated once per session for
+ * the largest step, so that a step allocates nothing. */
+#ifndef AQ_ENGINE_STEP_H
+#define AQ_ENGINE_STEP_H
+
+#include "src/engine/engine.h"
+#include "src/engine/plan.h"
+
+/* Sizes that all buffers follow from. */
+typedef struct {
+    int64_t n_tok_max; /* tokens one rank computes at most */
+    int64_t n_q_max;   /* queries of all ranks at most */
+    int n_col;         /* columns of a stored key */
+    int n_dim;         /* columns that decide; n_col if all do */
+    bool projects;     /* queries and keys are projected */
+} aq_step_shape;
+
+typedef struct {
+    int64_t end; /* length of the context once this step is done */
+
+    /* This rank's tokens. */
+    int64_t n_tok;
+    int32_t *ids;  /* [n_tok] */
+    int64_t *pos;  /* [n_tok] */
+    int64_t *slot; /* [n_tok] in this rank's cache */
+    float *rope;   /* [n_tok, n_rot] cos and sin */
+    float *x;      /* [n_tok, d_model] residual stream */
+    float *norm;   /* [n_tok, d_model] */
+    float *q;      /* [n_tok, n_head, d_head] */
+    float *k;      /* [n_tok, n_kv_head, d_head] */
+    float *v;      /* [n_tok, n_kv_head, d_head] */
+    float *q_proj; /* [n_tok, n_head, n_col]; q itself without projection */
+    float *k_proj; /* [n_tok, n_kv_head, n_col]; k itself without projection */
+    int16_t *dims; /* [n_tok, n_head, n_dim] */
+    float *mixed;  /* [n_tok, n_head, d_head] attention's result */
+    float *gate;   /* [n_tok, d_ff] */
+    float *up;     /* [n_tok, d_ff] */
+
+    /* Queries of all ranks, packed in rank order, and what is exchanged for them. */
+    int64_t n_q;
+    int64_t *rank_tok; /* [n_rank] tokens each rank computes */
+    int64_t *q_pos;    /* [n_q] */
+    float *q_all;      /* [n_q, n_head, n_col] */
+    int16_t *dims_all; /* [n_q, n_head, n_dim] */
+    float *part;       /* [n_q, n_head, d_head + 2] against this rank's shard */
+    float *parts;      /* [n_rank, n_tok, n_head, d_head + 2] of this rank's queries */
+    int64_t *send_bytes, *recv_bytes; /* [n_rank] */
+
+    void *memory; /* the block behind all of them */
+    size_t memory_bytes;
+} aq_step;
+
+/* Allocates the buffers. The caller closes. AQ_ERR_MEMORY names the bytes. Local. */
+aq_status aq_step_open(const aq_engine *engine, const aq_plan *plan, const aq_step_shape *shape,
+                       aq_step *out);
+
+/* Frees; a zeroed struct is allowed. Local. */
+void aq_step_close(aq_backend *be, aq_step *step);
+
+/* Deals the positions [begin, end) with their ids over ranks: each takes those whose tiles it owns.
+ * Local. */
+void aq_step_deal(aq_step *step, const aq_plan *plan, int64_t begin, int64_t end,
+                  const int32_t *ids);
+
+/* One token that every rank computes. Local. */
+void aq_step_replicate(aq_step *step, const aq_plan *plan, int64_t pos, int32_t id);
+
+#endif
