@@ -47,12 +47,17 @@ typedef enum { AQ_SCALING_MODEL, AQ_SCALING_NONE, AQ_SCALING_LINEAR, AQ_SCALING_
 typedef struct {
     const char *model_path;
     const char *projection_path; /* NULL: none, which allows AQ_ATTN_DENSE only */
-    int n_thread;                /* 0: the processors of this rank, see aq_engine_info */
+    int n_thread;                /* 0: aq_engine_threads */
     aq_scaling rope_scaling;
     double rope_scale; /* factor by which the context is stretched; needed with linear and yarn */
     double rope_freq_base;
     int64_t yarn_orig_ctx;
 } aq_engine_options;
+
+/* The number of threads a rank of this communicator takes by default: the processors of its
+ * affinity mask, but no more than its share of the host, whose processors unbound ranks have in
+ * common. Local. */
+int aq_engine_threads(const aq_comm *comm);
 
 /* Facts of an opened engine. Strings and arrays are owned by it. */
 typedef struct {

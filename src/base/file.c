@@ -12,7 +12,8 @@
 
 aq_status aq_file_map_open(const char *path, aq_file_map *out) {
     *out = (aq_file_map){NULL, 0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* O_NONBLOCK: a named pipe is refused below instead of waited for. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return aq_fail(AQ_ERR_IO, "cannot open %s: %s", path, strerror(errno));
     struct stat st;
     aq_status status = AQ_OK;

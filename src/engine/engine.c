@@ -5,9 +5,7 @@
 
 #include "src/base/threads.h"
 
-/* One thread per processor of the affinity mask, but ranks that share a host also share its
- * processors when nobody bound them apart. */
-static int default_threads(const aq_comm *comm) {
+int aq_engine_threads(const aq_comm *comm) {
     const int available = aq_threads_available();
     const int share = aq_threads_online() / aq_comm_size_on_host(comm);
     const int n = share < available ? share : available;
@@ -46,7 +44,7 @@ static aq_status open_local(aq_engine *engine, const aq_engine_options *options)
         AQ_TRY(aq_projection_check(options->projection_path, &engine->projection, &engine->config,
                                    &engine->weights));
     }
-    engine->n_thread = options->n_thread > 0 ? options->n_thread : default_threads(engine->comm);
+    engine->n_thread = options->n_thread > 0 ? options->n_thread : aq_engine_threads(engine->comm);
     engine->isa = aq_cpu_isa_name(aq_cpu_isa_best());
     AQ_TRY(aq_backend_cpu_open(engine->n_thread, aq_cpu_isa_best(), &engine->be));
     engine->inv_freq = calloc((size_t)engine->config.n_rot / 2 + 1, sizeof *engine->inv_freq);

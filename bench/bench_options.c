@@ -1,0 +1,217 @@
+#include "bench/bench_options.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DECODE AQ_BENCH_DECODE
+#define STRONG AQ_BENCH_STRONG
+#define BOTH   (DECODE | STRONG)
+
+typedef enum { FLAG, TEXT, INTEGER, REAL, LIST } option_kind;
+
+typedef struct {
+    const char *brief, *name; /* brief may be "" */
+    option_kind kind;
+    size_t offset; /* in aq_bench_options */
+    unsigned commands;
+    const char *value; /* what the help calls the value; alternatives with | are checked */
+    const char *fallback;
+    double least, most; /* of numbers */
+    const char *help;
+} option;
+
+#define AT(member) offsetof(aq_bench_options, member)
+#define TOKENS_MAX 1e9
+
+static const option table[] = {
+    {"-m", "--model", TEXT, AT(model), BOTH, "FILE", NULL, 0, 0, "model file (GGUF)"},
+    {"", "--projection", TEXT, AT(projection), BOTH, "FILE", NULL, 0, 0,
+     "projection file, needed to measure aqua"},
+    {"-f", "--file", TEXT, AT(file), BOTH, "FILE", NULL, 0, 0,
+     "text whose tokens are prefilled and decoded"},
+    {"-d", "--depth", LIST, AT(depths), DECODE, "N,N", "0,512", 0, TOKENS_MAX,
+     "tokens of context in front of the decoded ones"},
+    {"-p", "--prefill", LIST, AT(prefills), DECODE, "N,N", NULL, 1, TOKENS_MAX,
+     "prefill this many tokens and decode none"},
+    {"-c", "--ctx-size", INTEGER, AT(n_ctx), STRONG, "N", "2048", 1, TOKENS_MAX,
+     "tokens prefilled, the same for any number of ranks"},
+    {"", "--ranks", LIST, AT(ranks), STRONG, "N,N", NULL, 1, 1e6,
+     "numbers of ranks, rising from 1; default: 1 to all"},
+    {"-n", "--n-gen", INTEGER, AT(n_decode), BOTH, "N", "32", 1, 1e6,
+     "tokens decoded in one repetition"},
+    {"-r", "--repetitions", INTEGER, AT(n_repeat), BOTH, "N", "5", 1, 10000,
+     "timed repetitions, after one that is not timed"},
+    {"-t", "--threads", INTEGER, AT(n_thread), BOTH, "N", "0", 0, 1024,
+     "threads of each rank; 0: its share of the processors"},
+    {"-b", "--batch-size", INTEGER, AT(n_batch), BOTH, "N", "2048", 1, TOKENS_MAX,
+     "tokens of one prefill chunk, over all ranks"},
+    {"-ctk", "--cache-type-k", TEXT, AT(key_type), BOTH, "f32|bf16", "bf16", 0, 0,
+     "how keys are stored"},
+    {"-ctv", "--cache-type-v", TEXT, AT(value_type), BOTH, "f32|bf16", "bf16", 0, 0,
+     "how values are stored"},
+    {"", "--attn", TEXT, AT(attn), BOTH, "dense|aqua|dense,aqua", NULL, 0, 0,
+     "ways of attention; default: dense, and aqua if there is a --projection"},
+    {"", "--k-ratio", REAL, AT(k_ratio), BOTH, "X", "0.75", 1e-6, 1,
+     "aqua: share of dimensions that decide"},
+    {"", "--s-ratio", REAL, AT(s_ratio), BOTH, "X", "1", 1e-6, 1,
+     "aqua: share of key columns stored at all"},
+    {"", "--rank-by", TEXT, AT(rank_by), BOTH, "magnitude|energy|static", "energy", 0, 0,
+     "aqua: abs(q), abs(q) times the column's spread, or the leading ones"},
+    {"-o", "--output", TEXT, AT(format), BOTH, "md|jsonl|both", "md", 0, 0,
+     "on stdout: a Markdown table, JSON lines, or both"},
+    {"", "--jsonl", TEXT, AT(jsonl), BOTH, "FILE", NULL, 0, 0, "append the JSON lines to a file"},
+    {"-h", "--help", FLAG, AT(help), BOTH, NULL, NULL, 0, 0, "this text"},
+};
+
+#define N_OPTION ((int)(sizeof table / sizeof table[0]))
+
+static const struct {
+    const char *name;
+    aq_bench_command command;
+    const char *what;
+} commands[] = {
+    {"decode", AQ_BENCH_DECODE,
+     "Times prefill and decode at several depths of context, ways of attention taking turns."},
+    {"strong", AQ_BENCH_STRONG,
+     "Times one context on 1, 2, ... of the ranks, after checking each against one rank."},
+};
+
+#define N_COMMAND ((int)(sizeof commands / sizeof commands[0]))
+
+static bool is_choice(const char *choices, const char *word) {
+    const size_t n = strlen(word);
+    for (const char *at = choices; at; at = strchr(at, '|')) {
+        if (*at == '|') at++;
+        if (strncmp(at, word, n) == 0 && (at[n] == '|' || at[n] == '\0')) return true;
+    }
+    return false;
+}
+
+static aq_status in_range(const option *o, double value) {
+    if (value >= o->least && value <= o->most) return AQ_OK;
+    return aq_fail(AQ_ERR_USAGE, "%s takes %g to %g, not %g", o->name, o->least, o->most, value);
+}
+
+static aq_status set_list(const option *o, const char *text, aq_bench_list *list) {
+    list->n = 0;
+    for (const char *at = text;; at++) {
+        char *end = NULL;
+        errno = 0;
+        const long long value = strtoll(at, &end, 10);
+        if (end == at || errno != 0 || (*end != ',' && *end != '\0'))
+            return aq_fail(AQ_ERR_USAGE, "%s takes whole numbers with commas between, not \"%s\"",
+                           o->name, text);
+        if (list->n == AQ_BENCH_LIST_MAX)
+            return aq_fail(AQ_ERR_USAGE, "%s takes at most %d numbers", o->name, AQ_BENCH_LIST_MAX);
+        AQ_TRY(in_range(o, (double)value));
+        list->values[list->n++] = value;
+        if (*end == '\0') return AQ_OK;
+        at = end;
+    }
+}
+
+static aq_status set_number(const option *o, const char *text, char *member) {
+    char *end = NULL;
+    errno = 0;
+    const int64_t whole = o->kind == INTEGER ? strtoll(text, &end, 10) : 0;
+    const double real = o->kind == REAL ? strtod(text, &end) : (double)whole;
+    if (end == text || *end != '\0' || errno != 0)
+        return aq_fail(AQ_ERR_USAGE, "%s takes a number, not \"%s\"", o->name, text);
+    AQ_TRY(in_range(o, real));
+    if (o->kind == INTEGER)
+        memcpy(member, &whole, sizeof whole);
+    else
+        memcpy(member, &real, sizeof real);
+    return AQ_OK;
+}
+
+static aq_status set(const option *o, const char *text, aq_bench_options *out) {
+    char *member = (char *)out + o->offset;
+    const bool on = true;
+    switch (o->kind) {
+    case FLAG:
+        memcpy(member, &on, sizeof on);
+        return AQ_OK;
+    case LIST:
+        return set_list(o, text, (aq_bench_list *)(void *)member);
+    case TEXT:
+        if (strchr(o->value, '|') && !is_choice(o->value, text))
+            return aq_fail(AQ_ERR_USAGE, "%s %s: choose one of %s", o->name, text, o->value);
+        memcpy(member, &text, sizeof text);
+        return AQ_OK;
+    default:
+        return set_number(o, text, member);
+    }
+}
+
+static const option *find(const char *word, unsigned command) {
+    for (int i = 0; i < N_OPTION; i++)
+        if ((table[i].commands & command) &&
+            (strcmp(table[i].name, word) == 0 || strcmp(table[i].brief, word) == 0))
+            return &table[i];
+    return NULL;
+}
+
+static aq_status check(const aq_bench_options *options) {
+    if (!options->model) return aq_fail(AQ_ERR_USAGE, "give a model with -m");
+    if (!options->file) return aq_fail(AQ_ERR_USAGE, "give a text with -f");
+    if (options->attn && strstr(options->attn, "aqua") && !options->projection)
+        return aq_fail(AQ_ERR_USAGE,
+                       "--attn %s needs a --projection; make one with aqua-dist "
+                       "calibrate",
+                       options->attn);
+    for (int i = 0; i < options->ranks.n; i++)
+        if (options->ranks.values[i] <= (i == 0 ? 0 : options->ranks.values[i - 1]) ||
+            options->ranks.values[0] != 1)
+            return aq_fail(AQ_ERR_USAGE, "--ranks must rise from 1, the base of every comparison");
+    return AQ_OK;
+}
+
+aq_status aq_bench_options_parse(int argc, char **argv, aq_bench_options *out) {
+    memset(out, 0, sizeof *out);
+    for (int i = 0; i < N_OPTION; i++)
+        if (table[i].fallback) AQ_TRY(set(&table[i], table[i].fallback, out));
+    const char *word = argc > 1 ? argv[1] : "--help";
+    if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0) {
+        out->help = true;
+        return AQ_OK;
+    }
+    for (int i = 0; i < N_COMMAND; i++)
+        if (strcmp(commands[i].name, word) == 0) out->command = commands[i].command;
+    if (out->command == AQ_BENCH_NONE)
+        return aq_fail(AQ_ERR_USAGE, "\"%s\" is no benchmark; choose decode or strong", word);
+    for (int i = 2; i < argc; i++) {
+        const option *o = find(argv[i], out->command);
+        if (!o)
+            return aq_fail(AQ_ERR_USAGE, "%s is no option of this benchmark; see --help", argv[i]);
+        const bool has_value = o->kind != FLAG;
+        if (has_value && i + 1 >= argc)
+            return aq_fail(AQ_ERR_USAGE, "%s needs a value (%s)", argv[i], o->value);
+        AQ_TRY(set(o, has_value ? argv[i + 1] : NULL, out));
+        i += has_value;
+    }
+    return out->help ? AQ_OK : check(out);
+}
+
+void aq_bench_options_help(const aq_bench_options *options, FILE *to) {
+    fprintf(to,
+            "usage: mpirun -n RANKS aqua-dist-bench COMMAND -m MODEL -f TEXTFILE [options]\n\n");
+    for (int i = 0; i < N_COMMAND; i++)
+        if (!options->command || options->command == commands[i].command)
+            fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].what);
+    if (options->command == AQ_BENCH_NONE)
+        fprintf(to, "\naqua-dist-bench COMMAND --help lists the options.\n");
+    for (int i = 0; i < N_OPTION; i++) {
+        const option *o = &table[i];
+        char left[80];
+        if (!(o->commands & options->command)) continue;
+        snprintf(left, sizeof left, "%s%s%s%s%s", o->brief, o->brief[0] ? " " : "", o->name,
+                 o->value ? " " : "", o->value ? o->value : "");
+        fprintf(to, "%s  %-34s %s", i == 0 ? "\n" : "", left, o->help);
+        if (o->fallback) fprintf(to, " (default %s)", o->fallback);
+        fputc('\n', to);
+    }
+    fprintf(to, "\nexit status: 0 done, 1 failed or a check failed, 2 wrong use\n");
+}

@@ -1,0 +1,46 @@
+/* The command line of aqua-dist-bench. */
+#ifndef AQ_BENCH_BENCH_OPTIONS_H
+#define AQ_BENCH_BENCH_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "src/base/status.h"
+
+typedef enum { AQ_BENCH_NONE = 0, AQ_BENCH_DECODE = 1, AQ_BENCH_STRONG = 2 } aq_bench_command;
+
+#define AQ_BENCH_LIST_MAX 64
+
+/* Whole numbers given with commas between. */
+typedef struct {
+    int64_t values[AQ_BENCH_LIST_MAX];
+    int n;
+} aq_bench_list;
+
+/* Texts are NULL and lists empty unless given or defaulted (see the table in bench_options.c). */
+typedef struct {
+    aq_bench_command command;
+    bool help;
+    const char *model, *projection, *file;
+    aq_bench_list depths;   /* decode: context in front of the decoded tokens */
+    aq_bench_list prefills; /* decode: lengths of which only the prefill is timed */
+    aq_bench_list ranks;    /* strong */
+    int64_t n_ctx;          /* strong: tokens prefilled */
+    int64_t n_decode, n_repeat;
+    int64_t n_thread, n_batch;
+    const char *key_type, *value_type;
+    const char *attn;
+    double k_ratio, s_ratio;
+    const char *rank_by;
+    const char *format, *jsonl;
+} aq_bench_options;
+
+/* Reads the arguments and checks their ranges. AQ_ERR_USAGE with what is wrong. Texts point into
+ * argv. Local. */
+aq_status aq_bench_options_parse(int argc, char **argv, aq_bench_options *out);
+
+/* Prints the help of the command, or of the program without one. Local. */
+void aq_bench_options_help(const aq_bench_options *options, FILE *to);
+
+#endif

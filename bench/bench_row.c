@@ -1,0 +1,155 @@
+#include "bench/bench_row.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/machine.h"
+#include "bench/statistics.h"
+#include "src/model/report.h"
+
+aq_status aq_bench_table_open(const aq_bench_options *options, const char *host,
+                              aq_bench_table *out) {
+    *out = (aq_bench_table){.markdown = strcmp(options->format, "jsonl") != 0,
+                            .json = strcmp(options->format, "md") != 0,
+                            .scaling = options->command == AQ_BENCH_STRONG,
+                            .path = options->jsonl,
+                            .host = host};
+    aq_machine_cpu(out->cpu, sizeof out->cpu);
+    if (!options->jsonl) return AQ_OK;
+    out->file = fopen(options->jsonl, "a");
+    if (out->file) return AQ_OK;
+    return aq_fail(AQ_ERR_IO, "cannot append to %s: %s", options->jsonl, strerror(errno));
+}
+
+aq_status aq_bench_table_close(aq_bench_table *table) {
+    FILE *file = table->file;
+    table->file = NULL;
+    if (!file) return AQ_OK;
+    const int failed = ferror(file);
+    if (fclose(file) == 0 && !failed) return AQ_OK;
+    return aq_fail(AQ_ERR_IO, "cannot write all rows to %s", table->path);
+}
+
+void aq_bench_table_head(const aq_bench_table *table) {
+    if (!table->markdown) return;
+    printf(
+        "| test | attn | keys | ranks | threads | t/s, mean ± sd | t/s, median | exchange | sent, "
+        "KiB/token | cache, MiB/rank |%s check |\n",
+        table->scaling ? " speed-up | efficiency | max delta |" : "");
+    printf("|---|---|---|--:|--:|--:|--:|--:|--:|--:|%s---|\n",
+           table->scaling ? "--:|--:|--:|" : "");
+}
+
+static const char *attn_name(const aq_lane *lane) {
+    return lane->options.attn == AQ_ATTN_AQUA ? "aqua" : "dense";
+}
+
+static double exchange_share(const aq_series *series) {
+    return series->wall_s > 0 ? series->exchange_s / series->wall_s : 0;
+}
+
+static double sent_per_token(const aq_series *series) {
+    return (double)series->sent_bytes / (double)series->n_tok;
+}
+
+static void print_markdown(const aq_bench_row *row, const aq_statistics *tps) {
+    const aq_series *series = row->series;
+    char attn[32];
+    snprintf(attn, sizeof attn, "%s", attn_name(row->lane));
+    if (row->lane->options.attn == AQ_ATTN_AQUA)
+        snprintf(attn, sizeof attn, "aqua %.4g", row->lane->options.k_ratio);
+    printf("| %s | %s | %s | %d | %d | %.2f ± %.2f | %.2f | %.1f %% | %.2f | %.2f |", row->test,
+           attn, aq_dtype_any_name(row->lane->options.key_dtype), row->engine->n_rank,
+           row->engine->n_thread, tps->mean, tps->sd, tps->median, 100 * exchange_share(series),
+           sent_per_token(series) / 1024, (double)row->lane->cache_bytes / 1048576.0);
+    if (row->scaling)
+        printf(" %.2f | %.0f %% | %.2g |", row->scaling->speedup, 100 * row->scaling->efficiency,
+               row->scaling->max_delta);
+    printf(" %s |\n", row->valid ? "valid" : "**INVALID**");
+}
+
+static void describe_setting(aq_report *report, const aq_bench_table *table,
+                             const aq_bench_row *row) {
+    const aq_lane *lane = row->lane;
+    aq_report_int(report, "schema_version", AQ_BENCH_SCHEMA_VERSION);
+    aq_report_text(report, "commit", AQUA_COMMIT);
+    aq_report_text(report, "host", table->host);
+    aq_report_text(report, "cpu", table->cpu);
+    aq_report_text(report, "isa", row->engine->isa);
+    aq_report_int(report, "ranks", row->engine->n_rank);
+    aq_report_int(report, "threads", row->engine->n_thread);
+    aq_report_text(report, "model", row->engine->name);
+    aq_report_int(report, "weights_bytes", row->engine->weights_bytes);
+    aq_report_text(report, "attn", attn_name(lane));
+    if (lane->options.attn == AQ_ATTN_AQUA) {
+        aq_report_text(report, "basis", row->engine->basis);
+        aq_report_real(report, "k_ratio", lane->options.k_ratio);
+        aq_report_real(report, "s_ratio", lane->options.s_ratio);
+    }
+    aq_report_text(report, "key_type", aq_dtype_any_name(lane->options.key_dtype));
+    aq_report_text(report, "value_type", aq_dtype_any_name(lane->options.value_dtype));
+}
+
+static void describe_result(aq_report *report, const aq_bench_row *row, const aq_statistics *tps) {
+    const aq_series *series = row->series;
+    aq_report_text(report, "test", row->test);
+    aq_report_int(report, "depth", row->depth);
+    aq_report_int(report, "tokens", series->n_tok);
+    aq_report_real(report, "tps_mean", tps->mean);
+    aq_report_real(report, "tps_median", tps->median);
+    aq_report_real(report, "tps_sd", tps->sd);
+    aq_report_list(report, "samples_s");
+    for (int i = 0; i < series->n_sample; i++)
+        aq_report_real(report, NULL, series->seconds[i]);
+    aq_report_end(report);
+    aq_report_real(report, "exchange_share", exchange_share(series));
+    aq_report_real(report, "sent_bytes_per_token", sent_per_token(series));
+    aq_report_int(report, "cache_bytes_per_rank", row->lane->cache_bytes);
+    if (row->scaling) {
+        aq_report_real(report, "speedup", row->scaling->speedup);
+        aq_report_real(report, "efficiency", row->scaling->efficiency);
+        aq_report_real(report, "max_delta", row->scaling->max_delta);
+        aq_report_real(report, "tolerance", row->scaling->tolerance);
+    }
+    aq_report_int(report, "valid", row->valid);
+}
+
+/* Takes the layout out of a JSON document: inside strings line ends and tabs are escaped, so those
+ * that stand there are layout. */
+static void to_one_line(char *text) {
+    char *to = text;
+    for (const char *from = text; *from; from++)
+        if (*from != '\n' && *from != '\t') *to++ = *from;
+    *to = '\0';
+}
+
+static aq_status print_json(const aq_bench_table *table, const aq_bench_row *row,
+                            const aq_statistics *tps) {
+    aq_report *report = NULL;
+    AQ_TRY(aq_report_open(&report));
+    describe_setting(report, table, row);
+    describe_result(report, row, tps);
+    char *text = aq_report_print(report);
+    aq_report_close(report);
+    if (!text) return aq_fail(AQ_ERR_MEMORY, "no memory for a row");
+    to_one_line(text);
+    if (table->json) printf("%s\n", text);
+    const bool failed = table->file && fprintf(table->file, "%s\n", text) < 0;
+    free(text);
+    return failed ? aq_fail(AQ_ERR_IO, "cannot append to %s: %s", table->path, strerror(errno))
+                  : AQ_OK;
+}
+
+aq_status aq_bench_table_add(const aq_bench_table *table, const aq_bench_row *row) {
+    const aq_series *series = row->series;
+    double *rates = malloc((size_t)series->n_sample * sizeof *rates);
+    if (!rates) return aq_fail(AQ_ERR_MEMORY, "no memory for a row");
+    const aq_statistics tps = aq_statistics_rates(series->seconds, (size_t)series->n_sample,
+                                                  (double)series->n_tok, rates);
+    free(rates);
+    if (table->markdown) print_markdown(row, &tps);
+    if (table->json || table->file) AQ_TRY(print_json(table, row, &tps));
+    if (fflush(stdout) != 0) return aq_fail(AQ_ERR_IO, "cannot write to standard output");
+    return AQ_OK;
+}

@@ -1,0 +1,110 @@
+#include "bench/bench_setup.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/file.h"
+#include "src/base/threads.h"
+#include "src/model/gguf.h"
+#include "src/model/tokenizer.h"
+
+static aq_status encode(const aq_tokenizer *tok, const char *path, aq_token_list *list) {
+    char *text = NULL;
+    size_t bytes = 0;
+    if (aq_tokenizer_adds_bos(tok) && aq_tokenizer_bos(tok) >= 0)
+        AQ_TRY(aq_token_list_push(list, aq_tokenizer_bos(tok)));
+    AQ_TRY(aq_file_read(path, &text, &bytes));
+    const aq_status status = aq_tokenizer_encode(tok, text, bytes, false, list);
+    free(text);
+    return status;
+}
+
+static aq_status encode_file(const aq_bench_options *options, aq_token_list *list) {
+    aq_gguf *file = NULL;
+    aq_tokenizer *tok = NULL;
+    AQ_TRY(aq_gguf_open(options->model, &file));
+    aq_status status = aq_tokenizer_open(file, &tok);
+    aq_gguf_close(file);
+    if (status == AQ_OK && aq_tokenizer_warning(tok))
+        fprintf(stderr, "warning: %s\n", aq_tokenizer_warning(tok));
+    if (status == AQ_OK) status = encode(tok, options->file, list);
+    aq_tokenizer_close(tok);
+    return status;
+}
+
+/* On rank 0: exactly n ids. */
+static aq_status read_first_ids(const aq_bench_options *options, int64_t n, int32_t *ids) {
+    aq_token_list list = {NULL, 0, 0};
+    aq_status status = encode_file(options, &list);
+    if (status == AQ_OK && list.n < n)
+        status = aq_fail(AQ_ERR_USAGE, "%s has %" PRId64 " tokens, this run needs %" PRId64,
+                         options->file, list.n, n);
+    if (status == AQ_OK) memcpy(ids, list.ids, (size_t)n * sizeof *ids);
+    free(list.ids);
+    return status;
+}
+
+aq_status aq_bench_read_ids(const aq_bench_options *options, aq_comm *world, int64_t n,
+                            int32_t **ids) {
+    aq_status status = AQ_OK;
+    *ids = malloc((size_t)n * sizeof **ids);
+    if (!*ids) status = aq_fail(AQ_ERR_MEMORY, "no memory for %" PRId64 " token ids", n);
+    if (status == AQ_OK && aq_comm_rank(world) == 0) status = read_first_ids(options, n, *ids);
+    AQ_TRY(aq_comm_agree(world, status));
+    return aq_comm_bcast(world, *ids, (size_t)n * sizeof **ids, 0);
+}
+
+aq_status aq_bench_open_engine(const aq_bench_options *options, aq_comm *comm, int n_thread,
+                               aq_engine **out) {
+    const aq_engine_options engine_options = {
+        .model_path = options->model, .projection_path = options->projection, .n_thread = n_thread};
+    return aq_engine_open(&engine_options, comm, out);
+}
+
+int aq_bench_threads(const aq_bench_options *options, const aq_comm *world) {
+    const int n = options->n_thread > 0 ? (int)options->n_thread : aq_engine_threads(world);
+    if (aq_comm_rank(world) == 0 && n * aq_comm_size_on_host(world) > aq_threads_online())
+        fprintf(stderr,
+                "warning: %d ranks of %d threads share %d processors of %s; the times say little\n",
+                aq_comm_size_on_host(world), n, aq_threads_online(), aq_comm_host(world));
+    return n;
+}
+
+static aq_session_options session_options(const aq_bench_options *options, aq_attn_mode attn) {
+    aq_session_options out = {.n_batch = options->n_batch,
+                              .attn = attn,
+                              .k_ratio = options->k_ratio,
+                              .s_ratio = options->s_ratio,
+                              .rank_by = AQ_RANK_ENERGY,
+                              .key_dtype = aq_dtype_find_name(options->key_type)->dtype,
+                              .value_dtype = aq_dtype_find_name(options->value_type)->dtype};
+    if (strcmp(options->rank_by, "magnitude") == 0) out.rank_by = AQ_RANK_MAGNITUDE;
+    if (strcmp(options->rank_by, "static") == 0) out.rank_by = AQ_RANK_STATIC;
+    return out;
+}
+
+aq_status aq_bench_open_lanes(const aq_bench_options *options, aq_bench_test *test, int64_t n_ctx,
+                              aq_lane lanes[AQ_BENCH_LANES_MAX], int *n_lane) {
+    const char *attn = options->attn;
+    if (!attn) attn = options->projection ? "dense,aqua" : "dense";
+    *n_lane = 0;
+    for (int i = 0; i < AQ_BENCH_LANES_MAX; i++) {
+        const aq_attn_mode mode = i == 0 ? AQ_ATTN_DENSE : AQ_ATTN_AQUA;
+        if (!strstr(attn, mode == AQ_ATTN_DENSE ? "dense" : "aqua")) continue;
+        const aq_session_options how = session_options(options, mode);
+        AQ_TRY(aq_lane_open(test, &how, n_ctx, &lanes[*n_lane]));
+        ++*n_lane;
+    }
+    return AQ_OK;
+}
+
+aq_status aq_bench_step(aq_comm *world, aq_status status) {
+    if (status == AQ_OK || aq_comm_size(world) == 1) return status;
+    fprintf(stderr, "aqua-dist-bench: rank %d on %s: %s\n", aq_comm_rank(world),
+            aq_comm_host(world), aq_error_text());
+    fflush(stderr);
+    aq_comm_abort(world, 1);
+    return status;
+}

@@ -1,0 +1,32 @@
+/* From the command line to what is measured: the text's ids, the engine, the lanes. */
+#ifndef AQ_BENCH_BENCH_SETUP_H
+#define AQ_BENCH_BENCH_SETUP_H
+
+#include "bench/bench_options.h"
+#include "bench/measure.h"
+
+#define AQ_BENCH_LANES_MAX 2
+
+/* The first n ids of the text, with a BOS in front if the model wants one, read on rank 0 and
+ * shared. Fresh memory. AQ_ERR_USAGE if the text is shorter. Collective. */
+aq_status aq_bench_read_ids(const aq_bench_options *options, aq_comm *world, int64_t n,
+                            int32_t **ids);
+
+/* Opens the engine of the options over comm with n_thread threads. Collective over comm. */
+aq_status aq_bench_open_engine(const aq_bench_options *options, aq_comm *comm, int n_thread,
+                               aq_engine **out);
+
+/* Threads of a rank: as asked for, or its share of the host of `world`. Warns on stderr when the
+ * ranks of a host have more threads than it has processors. Local. */
+int aq_bench_threads(const aq_bench_options *options, const aq_comm *world);
+
+/* Opens the lanes of --attn with room for n_ctx tokens; close each with aq_lane_close. Collective
+ * over the test's ranks. */
+aq_status aq_bench_open_lanes(const aq_bench_options *options, aq_bench_test *test, int64_t n_ctx,
+                              aq_lane lanes[AQ_BENCH_LANES_MAX], int *n_lane);
+
+/* Passes AQ_OK. A failure while measuring is one rank's while others may be waiting for it: prints
+ * one line with rank and host and ends the job; with one rank returns it. Local. */
+aq_status aq_bench_step(aq_comm *world, aq_status status);
+
+#endif

@@ -1,0 +1,60 @@
+/* Timing one way of attention over ranks.
+ *
+ * A repetition starts from an empty context, prefills n_prefill tokens of the text (timed) and then
+ * decodes the next n_decode ones (timed), each as generation does it: the id is shared by rank 0,
+ * every rank steps, rank 0 makes the logits. A time runs from a barrier to the end on the slowest
+ * rank. */
+#ifndef AQ_BENCH_MEASURE_H
+#define AQ_BENCH_MEASURE_H
+
+#include <stdbool.h>
+
+#include "src/aqua.h"
+
+/* The times of one phase. */
+typedef struct {
+    int64_t n_tok;      /* tokens of one repetition; 0: the phase does not occur */
+    int n_sample;       /* repetitions so far */
+    double *seconds;    /* [n_repeat] */
+    double wall_s;      /* sums over repetitions of the mean over ranks: all, */
+    double exchange_s;  /* and in exchanges, waiting for slower ranks included */
+    int64_t sent_bytes; /* most that any rank put on the wire in one repetition */
+} aq_series;
+
+/* One way of attention under measurement. */
+typedef struct {
+    aq_session *session;
+    aq_session_options options;
+    aq_series prefill, decode;
+    int64_t cache_bytes; /* of the tokens held at the end of a repetition, most of any rank */
+    uint64_t bits;       /* hash of the last logits of the first repetition, this rank's */
+    bool seen;           /* whether there was one */
+    bool valid;          /* logits finite, and of the same bits in every repetition, on all ranks */
+} aq_lane;
+
+/* What all lanes of a measurement share. */
+typedef struct {
+    aq_comm *comm;
+    aq_engine *engine;
+    const int32_t *ids; /* [n_prefill + n_decode] */
+    int64_t n_prefill, n_decode;
+    int n_repeat;
+    float *logits;   /* [n_vocab] */
+    int64_t *shares; /* what each rank tells of a repetition */
+} aq_bench_test;
+
+/* Working memory for tests of an engine over comm; the caller closes it. AQ_ERR_MEMORY, agreed.
+ * Collective. */
+aq_status aq_bench_test_open(aq_comm *comm, aq_engine *engine, int n_repeat, aq_bench_test *out);
+void aq_bench_test_close(aq_bench_test *test);
+
+/* Opens the session of a lane with room for n_ctx tokens. The caller closes it. Collective. */
+aq_status aq_lane_open(aq_bench_test *test, const aq_session_options *options, int64_t n_ctx,
+                       aq_lane *out);
+void aq_lane_close(aq_lane *lane);
+
+/* One warm-up of every lane, then n_repeat repetitions in which the lanes take turns. Fills the
+ * series anew. A failure is this rank's alone: the caller must end the job. Collective. */
+aq_status aq_bench_test_run(aq_bench_test *test, aq_lane *lanes, int n_lane);
+
+#endif

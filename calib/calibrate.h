@@ -1,0 +1,44 @@
+/* Calibration over ranks: text in, projection out.
+ *
+ * The text is cut into chunks; chunk c goes to rank c % P, which runs it through a dense session of
+ * its own and adds the queries and keys of every layer to its Gram sums. One all-reduce joins the
+ * sums, problem i is solved by rank i % P, and every rank gets all bases. */
+#ifndef AQ_CALIB_CALIBRATE_H
+#define AQ_CALIB_CALIBRATE_H
+
+#include "calib/gram.h"
+#include "comm/comm.h"
+#include "src/aqua.h"
+#include "src/model/projection_file.h"
+
+/* Tokens at the start of every chunk that are not counted: attention sinks, unlike all others. */
+#define AQ_CALIBRATE_SINKS 4
+
+typedef struct {
+    aq_basis basis;
+    int64_t n_chunk_tok; /* tokens of a chunk, BOS included; 0: 2048. At most the model's context */
+    int32_t bos;         /* id put in front of every chunk, -1: none */
+    const char *domain;  /* name of the text, kept in the projection */
+    void *arg;
+    /* After each of this rank's chunks: chunks done here of all that are here; may be NULL. */
+    void (*progress)(void *arg, int64_t n_done, int64_t n_all);
+} aq_calibrate_options;
+
+/* Makes a projection from n token ids. `engine` must have been opened by each rank for itself
+ * (aq_comm_open_self); `comm` joins the ranks; ids and options are the same on all of them. The
+ * caller frees *out, which is zeroed on failure. Every rank returns the same: AQ_ERR_USAGE (text
+ * shorter than d_head tokens, chunk too short), AQ_ERR_NUMERIC (layer and head named),
+ * AQ_ERR_MEMORY, AQ_ERR_COMM. Collective over comm. */
+aq_status aq_calibrate(aq_engine *engine, aq_comm *comm, const int32_t *ids, int64_t n,
+                       const aq_calibrate_options *options, aq_projection *out);
+
+/* The last part of the above: sums the ranks' Gram sums in place, solves, and shares. Sets the
+ * sizes, basis, n_tok_calib and arrays of *out and nothing else; the caller frees it; its arrays
+ * are NULL on failure. Errors as above. Collective over comm. */
+aq_status aq_calibrate_solve(aq_comm *comm, aq_gram *gram, aq_basis basis, aq_projection *out);
+
+/* Rank 0 writes the projection; every rank returns the outcome. Errors of aq_projection_write.
+ * Collective. */
+aq_status aq_calibrate_save(aq_comm *comm, const char *path, const aq_projection *p);
+
+#endif

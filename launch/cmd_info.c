@@ -1,0 +1,115 @@
+/* aqua-dist info: what is in a model file and in its projection. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "launch/program.h"
+#include "src/model/gguf.h"
+#include "src/model/model_config.h"
+#include "src/model/model_weights.h"
+#include "src/model/projection_file.h"
+
+static void print_config(const aq_model_config *config, const aq_model_weights *weights) {
+    printf("\nmodel\n  %-22s %s\n  %-22s %s\n", "name", config->name, "architecture", config->arch);
+    printf("  %-22s %d\n  %-22s %d\n  %-22s %d\n", "layers", config->n_layer, "query heads",
+           config->n_head, "KV heads", config->n_kv_head);
+    printf("  %-22s %d\n  %-22s %d\n  %-22s %d\n", "head size", config->d_head, "width",
+           config->d_model, "FFN width", config->d_ff);
+    printf("  %-22s %d\n  %-22s %" PRId64 "\n  %-22s %.1f MiB\n", "vocabulary", config->n_vocab,
+           "context", config->n_ctx, "weights", (double)weights->bytes / 1048576.0);
+    const int64_t token_bytes =
+        (int64_t)2 * 2 * config->n_layer * config->n_kv_head * config->d_head;
+    printf("  %-22s %" PRId64 " bytes a token\n  %-22s ", "dense bf16 cache", token_bytes,
+           "fingerprint");
+    for (int i = 0; i < AQ_FINGERPRINT_BYTES; i++)
+        printf("%02x", weights->fingerprint[i]);
+    putchar('\n');
+}
+
+static void print_file(const aq_gguf *file) {
+    printf("metadata of %s\n", aq_gguf_path(file));
+    for (int64_t i = 0; i < aq_gguf_key_count(file); i++) {
+        aq_gguf_string key;
+        char text[96];
+        aq_gguf_key_describe(file, i, &key, text, sizeof text);
+        printf("  %-42.*s %s\n", (int)key.bytes, key.data, text);
+    }
+    printf("\ntensors\n");
+    for (int64_t i = 0; i < aq_gguf_tensor_count(file); i++) {
+        const aq_gguf_tensor *tensor = aq_gguf_tensor_at(file, i);
+        printf("  %-32.*s %-5s [%" PRId64, (int)tensor->name.bytes, tensor->name.data,
+               aq_dtype_any_name(tensor->dtype), tensor->ne[tensor->n_dim - 1]);
+        for (int d = tensor->n_dim - 2; d >= 0; d--)
+            printf(", %" PRId64, tensor->ne[d]);
+        printf("]\n");
+    }
+}
+
+/* Columns that hold `share` of the spectrum, averaged over layers and heads. */
+static double mean_columns(const aq_projection *p, double share) {
+    const int64_t n_row = (int64_t)p->n_layer * p->n_kv_head;
+    double columns = 0;
+    for (int64_t row = 0; row < n_row; row++) {
+        const float *spectrum = p->spectrum + row * p->d_head;
+        double all = 0, part = 0;
+        for (int i = 0; i < p->d_head; i++)
+            all += spectrum[i];
+        for (int i = 0; i < p->d_head && part < share * all; i++, columns++)
+            part += spectrum[i];
+    }
+    return columns / (double)n_row;
+}
+
+static void print_projection(const char *path, const aq_projection *p) {
+    printf("\nprojection %s\n  %-22s %s\n  %-22s %" PRId64 " of %s\n", path, "basis",
+           aq_basis_name(p->basis), "calibrated on tokens", p->n_tok_calib, p->domain);
+    printf("  %-22s %.1f columns hold 90 %% of the spectrum, %.1f hold 99 %%\n",
+           "mean of all heads", mean_columns(p, 0.90), mean_columns(p, 0.99));
+}
+
+static aq_status show_projection(const aq_options *options, const aq_model_config *config,
+                                 const aq_model_weights *weights) {
+    char *beside = options->projection ? NULL : aq_program_projection_path(options->model);
+    const char *path = options->projection ? options->projection : beside;
+    aq_projection projection = {0};
+    aq_status status = AQ_OK;
+    if (options->projection || (beside && access(beside, F_OK) == 0)) {
+        status = aq_projection_read(path, &projection);
+        if (status == AQ_OK) status = aq_projection_check(path, &projection, config, weights);
+        if (status == AQ_OK) print_projection(path, &projection);
+        aq_projection_free(&projection);
+    } else {
+        printf("\nno projection beside the model\n");
+    }
+    free(beside);
+    return status;
+}
+
+static aq_status show_model(const aq_options *options, const aq_gguf *file) {
+    aq_model_config config;
+    aq_model_weights weights = {0};
+    print_file(file);
+    AQ_TRY(aq_model_config_read(file, &config));
+    aq_status status = aq_model_weights_open(file, &config, &weights);
+    if (status == AQ_OK) {
+        print_config(&config, &weights);
+        status = show_projection(options, &config, &weights);
+    }
+    aq_model_weights_close(&weights);
+    return status;
+}
+
+static aq_status info(const aq_options *options) {
+    aq_gguf *file = NULL;
+    AQ_TRY(aq_program_need(options->model, "-m MODEL"));
+    AQ_TRY(aq_gguf_open(options->model, &file));
+    const aq_status status = show_model(options, file);
+    aq_gguf_close(file);
+    return status;
+}
+
+aq_status aq_command_info(const aq_program *program) {
+    const aq_status status = program->first ? info(program->options) : AQ_OK;
+    return aq_comm_agree(program->world, status);
+}

@@ -1,0 +1,263 @@
+#include "launch/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RUN       AQ_CMD_RUN
+#define CALIBRATE AQ_CMD_CALIBRATE
+#define PPL       AQ_CMD_EVAL_PPL
+#define LOGITS    AQ_CMD_EVAL_LOGITS
+#define TOKENIZE  AQ_CMD_TOKENIZE
+#define INFO      AQ_CMD_INFO
+#define ENGINE    (RUN | PPL | LOGITS)
+#define ALL       (ENGINE | CALIBRATE | TOKENIZE | INFO)
+
+typedef enum { FLAG, TEXT, INTEGER, REAL } option_kind;
+
+typedef struct {
+    const char *names; /* spellings, separated by spaces; the last one names the variable */
+    option_kind kind;
+    size_t offset; /* in aq_options */
+    unsigned commands;
+    const char *value; /* what the help calls the value; alternatives with | are checked */
+    const char *fallback;
+    const char *help;
+} option;
+
+#define AT(member) offsetof(aq_options, member)
+
+static const option table[] = {
+    {"-m --model", TEXT, AT(model), ALL, "FILE", NULL, "model file (GGUF)"},
+    {"--projection", TEXT, AT(projection), ENGINE | INFO, "FILE", NULL,
+     "projection file; default: MODEL.aqua beside the model"},
+    {"-f --file", TEXT, AT(file), RUN | CALIBRATE | PPL | TOKENIZE, "FILE", NULL,
+     "text to read: the context, the calibration text, ..."},
+    {"-p --prompt", TEXT, AT(prompt), RUN | TOKENIZE, "TEXT", NULL,
+     "question; stands after the text of -f, a blank line between"},
+    {"-o --output", TEXT, AT(output), CALIBRATE | LOGITS, "FILE", NULL,
+     "file to write; calibrate: MODEL.aqua beside the model"},
+    {"--ids", TEXT, AT(ids), LOGITS, "FILE", NULL, "token ids, .npy of int32 or int64"},
+    {"--report", TEXT, AT(report), RUN | PPL | CALIBRATE, "FILE", NULL,
+     "write the facts of the run as JSON"},
+
+    {"--chat", FLAG, AT(chat), RUN, NULL, NULL,
+     "spell the prompt as a conversation, in the model's own format"},
+    {"--chat-template", TEXT, AT(chat_template), RUN, "NAME", NULL,
+     "chatml, llama3, mistral, gemma, phi3, zephyr or olmo; implies --chat"},
+    {"-sys --system", TEXT, AT(system), RUN, "TEXT", NULL, "system message for --chat"},
+    {"--no-special", FLAG, AT(no_special), RUN | TOKENIZE, NULL, NULL,
+     "read special tokens in the text as plain text"},
+    {"--bos", FLAG, AT(bos), TOKENIZE, NULL, NULL, "put the beginning-of-text token in front"},
+    {"-n --n-predict --predict", INTEGER, AT(n_predict), RUN, "N", "256",
+     "tokens to generate at most"},
+    {"--ignore-eos", FLAG, AT(ignore_eos), RUN, NULL, NULL,
+     "go on after an end-of-generation token"},
+
+    {"-c --ctx-size", INTEGER, AT(n_ctx), ENGINE | CALIBRATE, "N", "0",
+     "tokens of context; 0: run: what the prompt needs, else 2048 a chunk"},
+    {"-b --batch-size", INTEGER, AT(n_batch), ENGINE, "N", "2048",
+     "tokens of one prefill chunk, over all ranks"},
+    {"-t --threads", INTEGER, AT(n_thread), ENGINE | CALIBRATE, "N", "0",
+     "threads of each rank; 0: its share of the processors"},
+    {"-ctk --cache-type-k", TEXT, AT(key_type), RUN | PPL | LOGITS, "f32|bf16", "bf16",
+     "how keys are stored"},
+    {"-ctv --cache-type-v", TEXT, AT(value_type), RUN | PPL | LOGITS, "f32|bf16", "bf16",
+     "how values are stored"},
+    {"--rope-scaling", TEXT, AT(rope_scaling), ENGINE | CALIBRATE, "none|linear|yarn", NULL,
+     "stretch the context beyond the model's; default: as the model says"},
+    {"--rope-scale", REAL, AT(rope_scale), ENGINE | CALIBRATE, "X", "0", "by this factor"},
+    {"--rope-freq-base", REAL, AT(rope_freq_base), ENGINE | CALIBRATE, "X", "0",
+     "base of the rotary frequencies; 0: the model's"},
+    {"--yarn-orig-ctx", INTEGER, AT(yarn_orig_ctx), ENGINE | CALIBRATE, "N", "0",
+     "yarn: context the model was trained with; 0: the model's"},
+
+    {"--attn", TEXT, AT(attn), ENGINE, "dense|aqua", "dense",
+     "exact scores, or scores from the dimensions that decide"},
+    {"--k-ratio", REAL, AT(k_ratio), ENGINE, "X", "0.75", "aqua: share of dimensions that decide"},
+    {"--s-ratio", REAL, AT(s_ratio), ENGINE, "X", "1", "aqua: share of key columns stored at all"},
+    {"--rank-by", TEXT, AT(rank_by), ENGINE, "magnitude|energy|static", "energy",
+     "aqua: abs(q), abs(q) times the column's spread, or the leading ones"},
+    {"--basis", TEXT, AT(basis), ENGINE | CALIBRATE, "joint|kq|kpca|identity", NULL,
+     "calibrate: basis to make (joint); elsewhere: the one the file must hold"},
+
+    {"-s --seed", INTEGER, AT(seed), RUN, "N", "-1", "random seed; -1: from the clock"},
+    {"--temp", REAL, AT(temp), RUN, "X", "0.8", "temperature; 0: always the likeliest token"},
+    {"--top-k", INTEGER, AT(top_k), RUN, "N", "40", "choose among the N likeliest; 0: all"},
+    {"--top-p", REAL, AT(top_p), RUN, "X", "0.95", "choose among the likeliest that sum to X"},
+    {"--min-p", REAL, AT(min_p), RUN, "X", "0.05", "and at least X times as likely as the first"},
+    {"--repeat-penalty", REAL, AT(repeat_penalty), RUN, "X", "1",
+     "penalty on recent tokens; 1: none"},
+    {"--repeat-last-n", INTEGER, AT(repeat_last_n), RUN, "N", "64", "how many are recent"},
+
+    {"--tokens", INTEGER, AT(n_tok), CALIBRATE, "N", "65536", "tokens of the text to use"},
+    {"--chunks", INTEGER, AT(n_chunk), PPL, "N", "0", "chunks of the text to use; 0: all"},
+
+    {"-h --help", FLAG, AT(help), ALL, NULL, NULL, "this text"},
+    {"--version", FLAG, AT(version), ALL, NULL, NULL, "version and build"},
+};
+
+#define N_OPTION ((int)(sizeof table / sizeof table[0]))
+
+static const struct {
+    const char *words; /* as typed */
+    aq_command command;
+    const char *usage;
+    const char *what;
+} commands[] = {
+    {"run", RUN, "aqua-dist [run] -m MODEL [-f TEXTFILE] -p QUESTION",
+     "Prefills a context over all ranks and answers. Text alone on stdout."},
+    {"calibrate", CALIBRATE, "aqua-dist calibrate -m MODEL -f TEXTFILE [-o MODEL.aqua]",
+     "Makes the projection that --attn aqua needs from any text of a few thousand tokens."},
+    {"eval ppl", PPL, "aqua-dist eval ppl -m MODEL -f TEXTFILE -c 2048 --chunks 8",
+     "Perplexity over the second half of each chunk; with --attn aqua also against dense."},
+    {"eval logits", LOGITS, "aqua-dist eval logits -m MODEL --ids IDS.npy -o OUT.npy",
+     "Logits of every token, float32 [tokens, vocabulary]."},
+    {"tokenize", TOKENIZE, "aqua-dist tokenize -m MODEL -f TEXTFILE | -p TEXT",
+     "Prints token ids on one line."},
+    {"info", INFO, "aqua-dist info -m MODEL [--projection FILE]",
+     "Tells what is in a model and its projection."},
+};
+
+#define N_COMMAND ((int)(sizeof commands / sizeof commands[0]))
+
+/* Whether `word` is one of the spellings in a list separated by `separator`. */
+static bool listed(const char *list, char separator, const char *word) {
+    const size_t n = strlen(word);
+    for (const char *at = list; at; at = strchr(at, separator)) {
+        if (*at == separator) at++;
+        if (strncmp(at, word, n) == 0 && (at[n] == separator || at[n] == '\0')) return true;
+    }
+    return false;
+}
+
+static const char *main_name(const option *o) {
+    const char *last = strrchr(o->names, ' ');
+    return last ? last + 1 : o->names;
+}
+
+/* The option spelt by the first n characters of word. */
+static const option *find(const char *word, size_t n) {
+    char name[64];
+    if (n >= sizeof name) return NULL;
+    memcpy(name, word, n);
+    name[n] = '\0';
+    for (int i = 0; i < N_OPTION; i++)
+        if (listed(table[i].names, ' ', name)) return &table[i];
+    return NULL;
+}
+
+static aq_status set_text(const option *o, const char *text, aq_options *out) {
+    if (o->value && strchr(o->value, '|') && !listed(o->value, '|', text))
+        return aq_fail(AQ_ERR_USAGE, "%s %s: choose one of %s", main_name(o), text, o->value);
+    memcpy((char *)out + o->offset, &text, sizeof text);
+    return AQ_OK;
+}
+
+static aq_status set_number(const option *o, const char *text, aq_options *out) {
+    char *end = NULL;
+    errno = 0;
+    const long long whole = o->kind == INTEGER ? strtoll(text, &end, 10) : 0;
+    const double real = o->kind == REAL ? strtod(text, &end) : 0;
+    if (end == text || *end != '\0' || errno == ERANGE || real != real)
+        return aq_fail(AQ_ERR_USAGE, "%s takes a%s number, not \"%s\"", main_name(o),
+                       o->kind == INTEGER ? " whole" : "", text);
+    const int64_t integer = whole;
+    if (o->kind == INTEGER)
+        memcpy((char *)out + o->offset, &integer, sizeof integer);
+    else
+        memcpy((char *)out + o->offset, &real, sizeof real);
+    return AQ_OK;
+}
+
+static aq_status set(const option *o, const char *text, aq_options *out) {
+    if (o->kind == TEXT) return set_text(o, text, out);
+    if (o->kind != FLAG) return set_number(o, text, out);
+    const bool on = strcmp(text, "0") != 0 && text[0] != '\0';
+    memcpy((char *)out + o->offset, &on, sizeof on);
+    return AQ_OK;
+}
+
+/* AQUA_CTX_SIZE for --ctx-size. */
+static void variable_name(const option *o, char *name, size_t bytes) {
+    snprintf(name, bytes, "AQUA_%s", main_name(o) + strspn(main_name(o), "-"));
+    for (char *c = name; *c; c++)
+        *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
+}
+
+static aq_status read_defaults_and_environment(aq_options *out) {
+    for (int i = 0; i < N_OPTION; i++) {
+        const option *o = &table[i];
+        char name[64];
+        if (o->fallback) AQ_TRY(set(o, o->fallback, out));
+        variable_name(o, name, sizeof name);
+        const char *value = getenv(name);
+        if (value && (o->commands & out->command) && set(o, value, out) != AQ_OK)
+            return aq_fail(AQ_ERR_USAGE, "environment %s: %s", name, aq_error_text());
+    }
+    return AQ_OK;
+}
+
+/* The command named by the first words; run if there is none. Returns how many words it took. */
+static int find_command(int argc, char **argv, aq_command *command) {
+    char two[64];
+    for (int n = argc > 2 ? 2 : 1; n >= 1 && argc > n; n--) {
+        snprintf(two, sizeof two, n == 2 ? "%s %s" : "%s", argv[1], n == 2 ? argv[2] : "");
+        for (int i = 0; i < N_COMMAND; i++)
+            if (strcmp(commands[i].words, two) == 0) {
+                *command = commands[i].command;
+                return n;
+            }
+    }
+    *command = RUN;
+    return 0;
+}
+
+aq_status aq_options_parse(int argc, char **argv, aq_options *out) {
+    memset(out, 0, sizeof *out);
+    const int n_word = find_command(argc, argv, &out->command);
+    AQ_TRY(read_defaults_and_environment(out));
+    for (int i = 1 + n_word; i < argc; i++) {
+        const char *word = argv[i];
+        const char *equals = word[0] == '-' ? strchr(word, '=') : NULL;
+        const option *o = find(word, equals ? (size_t)(equals - word) : strlen(word));
+        if (word[0] != '-')
+            return aq_fail(AQ_ERR_USAGE,
+                           "\"%s\" is neither a command nor an option; commands: run, "
+                           "calibrate, eval ppl, eval logits, tokenize, info",
+                           word);
+        if (!o || !(o->commands & out->command))
+            return aq_fail(AQ_ERR_USAGE, "%s is no option of this command; see --help", word);
+        if (o->kind == FLAG) {
+            AQ_TRY(set(o, equals ? equals + 1 : "1", out));
+            continue;
+        }
+        if (!equals && i + 1 >= argc)
+            return aq_fail(AQ_ERR_USAGE, "%s needs a value (%s)", word, o->value);
+        AQ_TRY(set(o, equals ? equals + 1 : argv[++i], out));
+    }
+    return AQ_OK;
+}
+
+void aq_options_help(const aq_options *options, FILE *to) {
+    for (int i = 0; i < N_COMMAND; i++)
+        if (commands[i].command == options->command)
+            fprintf(to, "usage: mpirun -n RANKS %s\n\n%s\n\n", commands[i].usage, commands[i].what);
+    for (int i = 0; i < N_OPTION; i++) {
+        const option *o = &table[i];
+        char left[80];
+        if (!(o->commands & options->command)) continue;
+        snprintf(left, sizeof left, "%s%s%s", o->names, o->value ? " " : "",
+                 o->value ? o->value : "");
+        fprintf(to, "  %-38s %s", left, o->help);
+        if (o->fallback) fprintf(to, " (default %s)", o->fallback);
+        fputc('\n', to);
+    }
+    fprintf(to, "\nEvery option has an environment name, AQUA_ and its last spelling: AQUA_MODEL, "
+                "AQUA_CTX_SIZE.\n\ncommands:\n");
+    for (int i = 0; i < N_COMMAND; i++)
+        fprintf(to, "  %-12s %s\n", commands[i].words, commands[i].what);
+    fprintf(to, "\nexit status: 0 done, 1 failed, 2 wrong use\n");
+}

@@ -1,0 +1,128 @@
+#include "launch/program.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+aq_status aq_program_need(const char *value, const char *option) {
+    if (value) return AQ_OK;
+    return aq_fail(AQ_ERR_USAGE, "this command needs %s; see --help", option);
+}
+
+char *aq_program_projection_path(const char *model) {
+    const size_t length = strlen(model);
+    const bool gguf = length > 5 && strcmp(model + length - 5, ".gguf") == 0;
+    const size_t stem = gguf ? length - 5 : length;
+    char *path = malloc(stem + 6);
+    if (!path) return NULL;
+    memcpy(path, model, stem);
+    memcpy(path + stem, ".aqua", 6);
+    return path;
+}
+
+aq_engine_options aq_program_engine_options(const aq_options *options) {
+    aq_engine_options out = {.model_path = options->model,
+                             .n_thread = (int)options->n_thread,
+                             .rope_scale = options->rope_scale,
+                             .rope_freq_base = options->rope_freq_base,
+                             .yarn_orig_ctx = options->yarn_orig_ctx};
+    const char *scaling = options->rope_scaling;
+    if (scaling && strcmp(scaling, "none") == 0) out.rope_scaling = AQ_SCALING_NONE;
+    if (scaling && strcmp(scaling, "linear") == 0) out.rope_scaling = AQ_SCALING_LINEAR;
+    if (scaling && strcmp(scaling, "yarn") == 0) out.rope_scaling = AQ_SCALING_YARN;
+    return out;
+}
+
+static bool wants_aqua(const aq_options *options) {
+    return strcmp(options->attn, "aqua") == 0;
+}
+
+static aq_status check_basis(const aq_options *options, const aq_engine *engine, const char *path) {
+    const char *basis = aq_engine_describe(engine).basis;
+    if (!options->basis || !basis || strcmp(options->basis, basis) == 0) return AQ_OK;
+    return aq_fail(AQ_ERR_MISMATCH,
+                   "%s holds basis %s, not %s; make it with aqua-dist calibrate --basis %s", path,
+                   basis, options->basis, options->basis);
+}
+
+aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
+    const aq_options *options = program->options;
+    aq_engine_options engine_options = aq_program_engine_options(options);
+    *out = NULL;
+    AQ_TRY(aq_program_need(options->model, "-m MODEL"));
+    if (options->n_thread < 0 || options->n_thread > 1024)
+        return aq_fail(AQ_ERR_USAGE, "-t takes 0 to 1024 threads");
+
+    char *beside = NULL;
+    const char *path = options->projection;
+    if (!path && wants_aqua(options)) {
+        path = beside = aq_program_projection_path(options->model);
+        if (!path) return aq_fail(AQ_ERR_MEMORY, "no memory for a file name");
+    }
+    aq_status status = AQ_OK;
+    if (beside && access(beside, F_OK) != 0)
+        status = aq_fail(AQ_ERR_IO,
+                         "--attn aqua needs a projection and there is no %s; make it with "
+                         "aqua-dist calibrate -m %s -f TEXT",
+                         beside, options->model);
+    status = aq_comm_agree(program->world, status);
+    engine_options.projection_path = path;
+    if (status == AQ_OK) status = aq_engine_open(&engine_options, program->world, out);
+    if (status == AQ_OK) status = check_basis(options, *out, path);
+    if (status != AQ_OK) {
+        aq_engine_close(*out);
+        *out = NULL;
+    }
+    free(beside);
+    return status;
+}
+
+aq_session_options aq_program_session_options(const aq_options *options, int64_t n_ctx) {
+    const aq_dtype_info *key = aq_dtype_find_name(options->key_type);
+    const aq_dtype_info *value = aq_dtype_find_name(options->value_type);
+    aq_session_options out = {.n_ctx = n_ctx,
+                              .n_batch = options->n_batch,
+                              .attn = wants_aqua(options) ? AQ_ATTN_AQUA : AQ_ATTN_DENSE,
+                              .k_ratio = options->k_ratio,
+                              .s_ratio = options->s_ratio,
+                              .rank_by = AQ_RANK_ENERGY,
+                              .key_dtype = key->dtype,
+                              .value_dtype = value->dtype};
+    if (strcmp(options->rank_by, "magnitude") == 0) out.rank_by = AQ_RANK_MAGNITUDE;
+    if (strcmp(options->rank_by, "static") == 0) out.rank_by = AQ_RANK_STATIC;
+    return out;
+}
+
+aq_status aq_program_step(const aq_program *program, aq_status status) {
+    if (status == AQ_OK || aq_comm_size(program->world) == 1) return status;
+    fprintf(stderr, "aqua-dist: rank %d on %s: %s\n", aq_comm_rank(program->world),
+            aq_comm_host(program->world), aq_error_text());
+    fflush(stderr);
+    aq_comm_abort(program->world, 1);
+    return status;
+}
+
+void aq_program_report_engine(aq_report *report, const aq_program *program,
+                              const aq_engine *engine) {
+    const aq_options *options = program->options;
+    const aq_engine_info info = aq_engine_describe(engine);
+    aq_report_text(report, "version", AQUA_VERSION);
+    aq_report_group(report, "model");
+    aq_report_text(report, "path", options->model);
+    aq_report_text(report, "arch", info.arch);
+    aq_report_text(report, "name", info.name);
+    aq_report_int(report, "weights_bytes", info.weights_bytes);
+    aq_report_end(report);
+    aq_report_text(report, "attn", options->attn);
+    if (info.basis && wants_aqua(options)) {
+        aq_report_text(report, "basis", info.basis);
+        aq_report_text(report, "rank_by", options->rank_by);
+        aq_report_real(report, "k_ratio", options->k_ratio);
+        aq_report_real(report, "s_ratio", options->s_ratio);
+    }
+    aq_report_text(report, "key_type", options->key_type);
+    aq_report_text(report, "value_type", options->value_type);
+    aq_report_int(report, "n_rank", info.n_rank);
+    aq_report_int(report, "n_thread", info.n_thread);
+    aq_report_text(report, "isa", info.isa);
+}

@@ -1,0 +1,30 @@
+#define _POSIX_C_SOURCE 200809L
+#include "launch/progress.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "src/base/clock.h"
+
+aq_progress aq_progress_start(const char *what, bool shown) {
+    return (aq_progress){.what = what,
+                         .shown = shown,
+                         .terminal = isatty(STDERR_FILENO) != 0,
+                         .start_ns = aq_clock_ns()};
+}
+
+void aq_progress_update(aq_progress *progress, int64_t n_done, int64_t n_all) {
+    if (!progress->shown || n_all == 0) return;
+    const int tenths = (int)(10 * n_done / n_all);
+    if (!progress->terminal && tenths == progress->tenths) return;
+    progress->tenths = tenths;
+
+    const double elapsed_s = (double)(aq_clock_ns() - progress->start_ns) * 1e-9;
+    const double rate = elapsed_s > 0 ? (double)n_done / elapsed_s : 0;
+    const double left_s = rate > 0 ? (double)(n_all - n_done) / rate : 0;
+    fprintf(stderr, "%s%s %lld/%lld tokens (%d %%), %.0f tokens/s, %.0f s to go%s",
+            progress->terminal ? "\r" : "", progress->what, (long long)n_done, (long long)n_all,
+            (int)(100 * n_done / n_all), rate, left_s, progress->terminal ? "  " : "");
+    if (!progress->terminal || n_done == n_all) fputc('\n', stderr);
+    fflush(stderr);
+}

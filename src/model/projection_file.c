@@ -1,0 +1,373 @@
+#include "src/model/projection_file.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/file.h"
+#include "src/model/projection.pb-c.h"
+
+#define FORMAT_VERSION 1
+#define MAGIC_BYTES    8
+#define HEADER_BYTES   24
+/* protobuf-c keeps lengths in int32 in places; a 405B model's projection is 0.13 GiB. */
+#define MESSAGE_MAX_BYTES (((uint64_t)1 << 31) - 1)
+#define REMEDY            "run aqua-dist calibrate again"
+
+static const char magic[MAGIC_BYTES + 1] = "AQUAPRJ1";
+
+static const char *const basis_names[] = {
+#define BASIS_NAME(id, name) name,
+    AQ_BASIS_LIST(BASIS_NAME)
+#undef BASIS_NAME
+};
+
+_Static_assert(AQUA_BASIS__AQUA_BASIS_JOINT == AQ_BASIS_JOINT + 1 &&
+                   AQUA_BASIS__AQUA_BASIS_KQ == AQ_BASIS_KQ + 1 &&
+                   AQUA_BASIS__AQUA_BASIS_KPCA == AQ_BASIS_KPCA + 1 &&
+                   AQUA_BASIS__AQUA_BASIS_IDENTITY == AQ_BASIS_IDENTITY + 1 && AQ_BASIS_N == 4,
+               "a basis has the same place in both lists");
+
+const char *aq_basis_name(aq_basis basis) {
+    return (unsigned)basis < AQ_BASIS_N ? basis_names[basis] : "unknown";
+}
+
+aq_status aq_basis_parse(const char *name, aq_basis *out) {
+    for (int b = 0; b < AQ_BASIS_N; b++) {
+        if (strcmp(name, basis_names[b]) != 0) continue;
+        *out = (aq_basis)b;
+        return AQ_OK;
+    }
+#define BASIS_LISTED(id, name) " " name
+    return aq_fail(AQ_ERR_USAGE, "basis \"%s\" is unknown; use one of" AQ_BASIS_LIST(BASIS_LISTED),
+                   name);
+#undef BASIS_LISTED
+}
+
+static bool sizes_allowed(int64_t n_layer, int64_t n_kv_head, int64_t d_head) {
+    return n_layer >= 1 && n_layer <= AQ_PROJECTION_MAX_LAYER && n_kv_head >= 1 &&
+           n_kv_head <= AQ_PROJECTION_MAX_HEAD && d_head >= 1 && d_head <= AQ_PROJECTION_MAX_DIM;
+}
+
+aq_status aq_projection_alloc(aq_projection *p) {
+    p->pq = p->pk = p->sigma = p->spectrum = NULL;
+    if (!sizes_allowed(p->n_layer, p->n_kv_head, p->d_head))
+        return aq_fail(AQ_ERR_USAGE,
+                       "a projection of %d layers, %d KV heads and %d dims is out of range; the "
+                       "limits are %d, %d and %d",
+                       p->n_layer, p->n_kv_head, p->d_head, AQ_PROJECTION_MAX_LAYER,
+                       AQ_PROJECTION_MAX_HEAD, AQ_PROJECTION_MAX_DIM);
+    const size_t n = (size_t)p->n_layer * (size_t)p->n_kv_head, d = (size_t)p->d_head;
+    p->pq = calloc(n * d * d, sizeof *p->pq);
+    p->pk = calloc(n * d * d, sizeof *p->pk);
+    p->sigma = calloc(n * d, sizeof *p->sigma);
+    p->spectrum = calloc(n * d, sizeof *p->spectrum);
+    if (p->pq && p->pk && p->sigma && p->spectrum) return AQ_OK;
+    aq_projection_free(p);
+    return aq_fail(AQ_ERR_MEMORY, "no memory for a projection of %zu bytes",
+                   n * (2 * d * d + 2 * d) * sizeof *p->pq);
+}
+
+void aq_projection_free(aq_projection *p) {
+    free(p->pq);
+    free(p->pk);
+    free(p->sigma);
+    free(p->spectrum);
+    p->pq = p->pk = p->sigma = p->spectrum = NULL;
+}
+
+double aq_projection_defect(int d, const float *pq, const float *pk) {
+    double worst = 0.0;
+    for (int i = 0; i < d; i++) {
+        for (int j = 0; j < d; j++) {
+            double sum = i == j ? -1.0 : 0.0;
+            for (int c = 0; c < d; c++)
+                sum += (double)pq[(int64_t)i * d + c] * (double)pk[(int64_t)j * d + c];
+            if (!isfinite(sum)) return INFINITY;
+            worst = fmax(worst, fabs(sum));
+        }
+    }
+    return worst;
+}
+
+/* Whether the numbers of all heads are usable; `code` is what a bad one means to the caller. */
+static aq_status check_numbers(const char *path, const aq_projection *p, aq_status code) {
+    const int d = p->d_head;
+    for (int64_t h = 0; h < (int64_t)p->n_layer * p->n_kv_head; h++) {
+        const int layer = (int)(h / p->n_kv_head), head = (int)(h % p->n_kv_head);
+        for (int i = 0; i < d; i++) {
+            if (isfinite(p->sigma[h * d + i]) && p->sigma[h * d + i] >= 0 &&
+                isfinite(p->spectrum[h * d + i]))
+                continue;
+            return aq_fail(code,
+                           "%s: layer %d, KV head %d: sigma or spectrum is not a usable "
+                           "number; " REMEDY,
+                           path, layer, head);
+        }
+        const double defect = aq_projection_defect(d, p->pq + h * d * d, p->pk + h * d * d);
+        if (!(defect <= AQ_PROJECTION_DEFECT_MAX))
+            return aq_fail(code,
+                           "%s: layer %d, KV head %d: P_q P_k^T differs from I by %.3g, more "
+                           "than %g; " REMEDY,
+                           path, layer, head, defect, AQ_PROJECTION_DEFECT_MAX);
+    }
+    return AQ_OK;
+}
+
+/* CRC-64/XZ (reflected polynomial of ECMA-182): finds every burst of errors up to 64 bits. */
+static uint64_t crc64(const uint8_t *data, size_t bytes) {
+    uint64_t table[256];
+    for (unsigned i = 0; i < 256; i++) {
+        table[i] = i;
+        for (int bit = 0; bit < 8; bit++)
+            table[i] = (table[i] >> 1) ^ (table[i] & 1 ? 0xc96c5795d7870f42u : 0);
+    }
+    uint64_t crc = ~(uint64_t)0;
+    for (size_t i = 0; i < bytes; i++)
+        crc = table[(crc ^ data[i]) & 0xff] ^ (crc >> 8);
+    return ~crc;
+}
+
+static void put_u64(uint8_t *at, uint64_t value) {
+    for (int i = 0; i < 8; i++)
+        at[i] = (uint8_t)(value >> (8 * i));
+}
+
+static uint64_t get_u64(const uint8_t *at) {
+    uint64_t value = 0;
+    for (int i = 7; i >= 0; i--)
+        value = value << 8 | at[i];
+    return value;
+}
+
+/* The message that borrows the arrays of p; `heads` and `pointers` have one entry a KV head. */
+static AquaProjection message_of(const aq_projection *p, AquaHeadBasis *heads,
+                                 AquaHeadBasis **pointers) {
+    const size_t n = (size_t)p->n_layer * (size_t)p->n_kv_head, d = (size_t)p->d_head;
+    for (size_t h = 0; h < n; h++) {
+        aqua_head_basis__init(&heads[h]);
+        heads[h].n_p_q = heads[h].n_p_k = d * d;
+        heads[h].n_sigma = heads[h].n_spectrum = d;
+        heads[h].p_q = p->pq + h * d * d;
+        heads[h].p_k = p->pk + h * d * d;
+        heads[h].sigma = p->sigma + h * d;
+        heads[h].spectrum = p->spectrum + h * d;
+        pointers[h] = &heads[h];
+    }
+    AquaProjection message = AQUA_PROJECTION__INIT;
+    message.format_version = FORMAT_VERSION;
+    message.fingerprint.len = AQ_FINGERPRINT_BYTES;
+    message.fingerprint.data = (uint8_t *)(uintptr_t)p->fingerprint;
+    message.n_layer = (uint32_t)p->n_layer;
+    message.n_kv_head = (uint32_t)p->n_kv_head;
+    message.d_head = (uint32_t)p->d_head;
+    message.basis = (AquaBasis)(p->basis + 1);
+    message.domain = (char *)(uintptr_t)p->domain;
+    message.n_tok_calib = (uint64_t)p->n_tok_calib;
+    message.n_heads = n;
+    message.heads = pointers;
+    return message;
+}
+
+/* The whole file as bytes; the caller frees *file. */
+static aq_status pack(const char *path, const aq_projection *p, uint8_t **file, size_t *bytes) {
+    const size_t n = (size_t)p->n_layer * (size_t)p->n_kv_head;
+    AquaHeadBasis *heads = calloc(n, sizeof *heads);
+    AquaHeadBasis **pointers = calloc(n, sizeof *pointers);
+    aq_status status = AQ_OK;
+    size_t message_bytes = 0;
+    *file = NULL;
+    if (heads && pointers) {
+        const AquaProjection message = message_of(p, heads, pointers);
+        message_bytes = aqua_projection__get_packed_size(&message);
+        *bytes = HEADER_BYTES + message_bytes;
+        if (message_bytes <= MESSAGE_MAX_BYTES) *file = malloc(*bytes);
+        if (*file) aqua_projection__pack(&message, *file + HEADER_BYTES);
+    }
+    if (*file) {
+        memcpy(*file, magic, MAGIC_BYTES);
+        put_u64(*file + 8, message_bytes);
+        put_u64(*file + 16, crc64(*file + HEADER_BYTES, message_bytes));
+    } else if (message_bytes > MESSAGE_MAX_BYTES) {
+        status = aq_fail(AQ_ERR_LIMIT,
+                         "%s: a projection of %zu bytes exceeds the file's limit of "
+                         "2 GiB; this model is too large for it",
+                         path, message_bytes);
+    } else {
+        status = aq_fail(AQ_ERR_MEMORY, "%s: no memory to write the projection", path);
+    }
+    free(heads);
+    free(pointers);
+    return status;
+}
+
+static aq_status compare(const char *path, const uint8_t *file, size_t bytes) {
+    aq_file_map map;
+    AQ_TRY(aq_file_map_open(path, &map));
+    const bool same = map.bytes == bytes && memcmp(map.data, file, bytes) == 0;
+    aq_file_map_close(&map);
+    if (same) return AQ_OK;
+    return aq_fail(AQ_ERR_IO, "%s does not hold what was written; check the disk, then " REMEDY,
+                   path);
+}
+
+aq_status aq_projection_write(const char *path, const aq_projection *p) {
+    uint8_t *file = NULL;
+    size_t bytes = 0;
+    AQ_TRY(check_numbers(path, p, AQ_ERR_NUMERIC));
+    AQ_TRY(pack(path, p, &file, &bytes));
+    aq_status status = aq_file_write(path, file, bytes);
+    if (status == AQ_OK) status = compare(path, file, bytes);
+    free(file);
+    return status;
+}
+
+/* Memory for unpacking. Two bytes of message can ask for a hundred bytes of structs, so all that
+ * is handed out is held to a budget that honest files never reach. */
+typedef struct {
+    size_t left;
+    bool over; /* was asked for more than it had */
+    bool none; /* malloc failed */
+} budget;
+
+static void *budget_alloc(void *arg, size_t bytes) {
+    budget *b = arg;
+    if (bytes > b->left) {
+        b->over = true;
+        return NULL;
+    }
+    b->left -= bytes;
+    void *memory = malloc(bytes);
+    b->none = !memory;
+    return memory;
+}
+
+static void budget_free(void *arg, void *memory) {
+    (void)arg;
+    free(memory);
+}
+
+static aq_status check_envelope(const char *path, const aq_file_map *map) {
+    if (map->bytes < HEADER_BYTES || memcmp(map->data, magic, MAGIC_BYTES) != 0)
+        return aq_fail(AQ_ERR_FORMAT,
+                       "%s is not a projection file; make one with aqua-dist "
+                       "calibrate",
+                       path);
+    const uint64_t bytes = get_u64(map->data + 8), there = map->bytes - HEADER_BYTES;
+    if (bytes > MESSAGE_MAX_BYTES || bytes != there)
+        return aq_fail(AQ_ERR_FORMAT,
+                       "%s should hold %llu bytes behind its header but holds %llu; "
+                       "copy it anew or " REMEDY,
+                       path, (unsigned long long)bytes, (unsigned long long)there);
+    if (crc64(map->data + HEADER_BYTES, (size_t)bytes) != get_u64(map->data + 16))
+        return aq_fail(AQ_ERR_FORMAT,
+                       "%s is damaged (its checksum differs); copy it anew or " REMEDY, path);
+    return AQ_OK;
+}
+
+/* Whether the message has what an aq_projection needs, in the sizes it states. */
+static aq_status check_message(const char *path, const AquaProjection *m) {
+    if (m->format_version > FORMAT_VERSION)
+        return aq_fail(AQ_ERR_UNSUPPORTED,
+                       "%s has format version %u, this program knows up to %d; "
+                       "use a newer aqua-dist or " REMEDY,
+                       path, m->format_version, FORMAT_VERSION);
+    const char *wrong = NULL;
+    if (m->format_version < 1)
+        wrong = "the format version is missing";
+    else if ((unsigned)m->basis < 1 || (unsigned)m->basis > AQ_BASIS_N)
+        wrong = "the basis is unknown";
+    else if (m->fingerprint.len != AQ_FINGERPRINT_BYTES)
+        wrong = "the model's fingerprint is missing";
+    else if (strlen(m->domain) >= sizeof((aq_projection *)0)->domain)
+        wrong = "the name of the calibration text is too long";
+    else if (m->n_tok_calib > INT64_MAX)
+        wrong = "the number of calibration tokens is out of range";
+    else if (!sizes_allowed(m->n_layer, m->n_kv_head, m->d_head))
+        wrong = "a size is out of range";
+    else if (m->n_heads != (size_t)m->n_layer * m->n_kv_head)
+        wrong = "the number of heads is not layers times KV heads";
+    const size_t d = m->d_head;
+    for (size_t h = 0; !wrong && h < m->n_heads; h++) {
+        const AquaHeadBasis *head = m->heads[h];
+        if (head->n_p_q != d * d || head->n_p_k != d * d || head->n_sigma != d ||
+            head->n_spectrum != d)
+            wrong = "an array has the wrong length";
+    }
+    if (wrong) return aq_fail(AQ_ERR_FORMAT, "%s: %s; " REMEDY, path, wrong);
+    return AQ_OK;
+}
+
+/* Copies a checked message. */
+static aq_status take_message(const AquaProjection *m, aq_projection *p) {
+    p->basis = (aq_basis)(m->basis - 1);
+    p->n_layer = (int)m->n_layer;
+    p->n_kv_head = (int)m->n_kv_head;
+    p->d_head = (int)m->d_head;
+    p->n_tok_calib = (int64_t)m->n_tok_calib;
+    memcpy(p->fingerprint, m->fingerprint.data, AQ_FINGERPRINT_BYTES);
+    /* The name is shown to people: no escape sequences for their terminals. */
+    for (size_t i = 0; m->domain[i]; i++) {
+        const unsigned char c = (unsigned char)m->domain[i];
+        p->domain[i] = c < 0x20 || c == 0x7f ? '?' : m->domain[i];
+    }
+    AQ_TRY(aq_projection_alloc(p));
+    const size_t d = m->d_head;
+    for (size_t h = 0; h < m->n_heads; h++) {
+        memcpy(p->pq + h * d * d, m->heads[h]->p_q, d * d * sizeof *p->pq);
+        memcpy(p->pk + h * d * d, m->heads[h]->p_k, d * d * sizeof *p->pk);
+        memcpy(p->sigma + h * d, m->heads[h]->sigma, d * sizeof *p->sigma);
+        memcpy(p->spectrum + h * d, m->heads[h]->spectrum, d * sizeof *p->spectrum);
+    }
+    return AQ_OK;
+}
+
+static aq_status unpack(const char *path, const aq_file_map *map, aq_projection *p) {
+    const size_t bytes = map->bytes - HEADER_BYTES;
+    budget memory = {.left = 2 * bytes + 65536, .over = false, .none = false};
+    ProtobufCAllocator allocator = {budget_alloc, budget_free, &memory};
+    AquaProjection *m = aqua_projection__unpack(&allocator, bytes, map->data + HEADER_BYTES);
+    if (!m && memory.none)
+        return aq_fail(AQ_ERR_MEMORY, "%s: no memory to read the projection", path);
+    if (!m)
+        return aq_fail(AQ_ERR_FORMAT, "%s: the message %s; " REMEDY, path,
+                       memory.over ? "asks for more memory than its size allows"
+                                   : "cannot be unpacked");
+    aq_status status = check_message(path, m);
+    if (status == AQ_OK) status = take_message(m, p);
+    aqua_projection__free_unpacked(m, &allocator);
+    if (status == AQ_OK) status = check_numbers(path, p, AQ_ERR_FORMAT);
+    return status;
+}
+
+aq_status aq_projection_read(const char *path, aq_projection *p) {
+    memset(p, 0, sizeof *p);
+    aq_file_map map;
+    AQ_TRY(aq_file_map_open(path, &map));
+    aq_status status = check_envelope(path, &map);
+    if (status == AQ_OK) status = unpack(path, &map, p);
+    aq_file_map_close(&map);
+    if (status != AQ_OK) {
+        aq_projection_free(p);
+        memset(p, 0, sizeof *p);
+    }
+    return status;
+}
+
+aq_status aq_projection_check(const char *path, const aq_projection *p,
+                              const aq_model_config *config, const aq_model_weights *weights) {
+    if (p->n_layer != config->n_layer || p->n_kv_head != config->n_kv_head ||
+        p->d_head != config->d_head)
+        return aq_fail(AQ_ERR_MISMATCH,
+                       "%s is for a model of %d layers, %d KV heads and %d dims, this one has %d, "
+                       "%d and %d; make its own with aqua-dist calibrate",
+                       path, p->n_layer, p->n_kv_head, p->d_head, config->n_layer,
+                       config->n_kv_head, config->d_head);
+    if (memcmp(p->fingerprint, weights->fingerprint, AQ_FINGERPRINT_BYTES) != 0)
+        return aq_fail(AQ_ERR_MISMATCH,
+                       "%s was made for another model of the same shape (the "
+                       "fingerprints differ); make one for this model with aqua-dist calibrate",
+                       path);
+    return AQ_OK;
+}

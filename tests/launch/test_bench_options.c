@@ -1,0 +1,90 @@
+/* The command line of aqua-dist-bench. */
+#include "bench/bench_options.h"
+
+#include <string.h>
+
+#include "tests/support/suite.h"
+
+#define ARGV_MAX 16
+
+/* Splits "decode -m x" at its spaces, in place, behind the program's name. */
+static aq_status parse(char *line, aq_bench_options *out) {
+    char *argv[ARGV_MAX] = {"aqua-dist-bench"};
+    int argc = 1;
+    for (char *word = strtok(line, " "); word && argc < ARGV_MAX; word = strtok(NULL, " "))
+        argv[argc++] = word;
+    return aq_bench_options_parse(argc, argv, out);
+}
+
+static void test_decode(void) {
+    char line[] = "decode -m a.gguf -f t.txt -d 0,512,2048 -n 16 -ctk f32 --k-ratio 0.5";
+    aq_bench_options options;
+    if (!aq_test_ok(parse(line, &options))) return;
+    CU_ASSERT_EQUAL(options.command, AQ_BENCH_DECODE);
+    CU_ASSERT_EQUAL(options.depths.n, 3);
+    CU_ASSERT_EQUAL(options.depths.values[0], 0);
+    CU_ASSERT_EQUAL(options.depths.values[2], 2048);
+    CU_ASSERT_EQUAL(options.prefills.n, 0);
+    CU_ASSERT_EQUAL(options.n_decode, 16);
+    CU_ASSERT_EQUAL(options.n_repeat, 5);
+    CU_ASSERT_EQUAL(options.k_ratio, 0.5);
+    CU_ASSERT_STRING_EQUAL(options.key_type, "f32");
+    CU_ASSERT_STRING_EQUAL(options.value_type, "bf16");
+}
+
+static void test_strong(void) {
+    char line[] = "strong -m a.gguf -f t.txt -c 4096 --ranks 1,2,5";
+    aq_bench_options options;
+    if (!aq_test_ok(parse(line, &options))) return;
+    CU_ASSERT_EQUAL(options.command, AQ_BENCH_STRONG);
+    CU_ASSERT_EQUAL(options.n_ctx, 4096);
+    CU_ASSERT_EQUAL(options.ranks.n, 3);
+    CU_ASSERT_EQUAL(options.ranks.values[2], 5);
+}
+
+static void test_help(void) {
+    char line[] = "decode --help";
+    aq_bench_options options;
+    aq_test_ok(parse(line, &options));
+    CU_ASSERT_TRUE(options.help);
+}
+
+static void test_refusals(void) {
+    static const struct {
+        const char *line, *part;
+    } cases[] = {
+        {"fast", "no benchmark"},
+        {"decode -f t", "give a model"},
+        {"decode -m m", "give a text"},
+        {"decode -m m -f t -c 5", "-c is no option"},
+        {"strong -m m -f t -d 5", "-d is no option"},
+        {"decode -m m -f t -n", "needs a value"},
+        {"decode -m m -f t -n 0", "--n-gen takes 1 to"},
+        {"decode -m m -f t -n 99999999999999999999", "takes a number"},
+        {"decode -m m -f t -n 3x", "takes a number"},
+        {"decode -m m -f t -r -1", "--repetitions takes"},
+        {"decode -m m -f t -d 1,,2", "commas between"},
+        {"decode -m m -f t -d 5,", "commas between"},
+        {"decode -m m -f t -d -5", "--depth takes"},
+        {"decode -m m -f t --k-ratio nan", "--k-ratio takes"},
+        {"decode -m m -f t --k-ratio 1.5", "--k-ratio takes"},
+        {"decode -m m -f t -ctk f16", "choose one of f32|bf16"},
+        {"decode -m m -f t --attn aqua", "needs a --projection"},
+        {"strong -m m -f t --ranks 2,4", "must rise from 1"},
+        {"strong -m m -f t --ranks 1,4,4", "must rise from 1"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char line[128];
+        aq_bench_options options;
+        strncpy(line, cases[i].line, sizeof line - 1);
+        line[sizeof line - 1] = '\0';
+        aq_test_fails(parse(line, &options), AQ_ERR_USAGE, cases[i].part);
+    }
+}
+
+void aq_test_register(CU_pSuite suite) {
+    CU_add_test(suite, "decode", test_decode);
+    CU_add_test(suite, "strong", test_strong);
+    CU_add_test(suite, "help", test_help);
+    CU_add_test(suite, "refusals", test_refusals);
+}
