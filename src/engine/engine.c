@@ -37,8 +37,8 @@ static aq_status apply_rope_options(const aq_engine_options *options, aq_model_c
 static aq_status open_local(aq_engine *engine, const aq_engine_options *options) {
     AQ_TRY(aq_gguf_open(options->model_path, &engine->file));
     AQ_TRY(aq_model_config_read(engine->file, &engine->config));
-    AQ_TRY(apply_rope_options(options, &engine->config));
     AQ_TRY(aq_model_weights_open(engine->file, &engine->config, &engine->weights));
+    AQ_TRY(apply_rope_options(options, &engine->config));
     if (options->projection_path) {
         AQ_TRY(aq_projection_read(options->projection_path, &engine->projection));
         AQ_TRY(aq_projection_check(options->projection_path, &engine->projection, &engine->config,

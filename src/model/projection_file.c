@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "src/base/file.h"
 #include "src/model/projection.pb-c.h"
@@ -115,20 +116,6 @@ static aq_status check_numbers(const char *path, const aq_projection *p, aq_stat
     return AQ_OK;
 }
 
-/* CRC-64/XZ (reflected polynomial of ECMA-182): finds every burst of errors up to 64 bits. */
-static uint64_t crc64(const uint8_t *data, size_t bytes) {
-    uint64_t table[256];
-    for (unsigned i = 0; i < 256; i++) {
-        table[i] = i;
-        for (int bit = 0; bit < 8; bit++)
-            table[i] = (table[i] >> 1) ^ (table[i] & 1 ? 0xc96c5795d7870f42u : 0);
-    }
-    uint64_t crc = ~(uint64_t)0;
-    for (size_t i = 0; i < bytes; i++)
-        crc = table[(crc ^ data[i]) & 0xff] ^ (crc >> 8);
-    return ~crc;
-}
-
 static void put_u64(uint8_t *at, uint64_t value) {
     for (int i = 0; i < 8; i++)
         at[i] = (uint8_t)(value >> (8 * i));
@@ -188,7 +175,7 @@ static aq_status pack(const char *path, const aq_projection *p, uint8_t **file, 
     if (*file) {
         memcpy(*file, magic, MAGIC_BYTES);
         put_u64(*file + 8, message_bytes);
-        put_u64(*file + 16, crc64(*file + HEADER_BYTES, message_bytes));
+        put_u64(*file + 16, XXH3_64bits(*file + HEADER_BYTES, message_bytes));
     } else if (message_bytes > MESSAGE_MAX_BYTES) {
         status = aq_fail(AQ_ERR_LIMIT,
                          "%s: a projection of %zu bytes exceeds the file's limit of "
@@ -260,7 +247,7 @@ static aq_status check_envelope(const char *path, const aq_file_map *map) {
                        "%s should hold %llu bytes behind its header but holds %llu; "
                        "copy it anew or " REMEDY,
                        path, (unsigned long long)bytes, (unsigned long long)there);
-    if (crc64(map->data + HEADER_BYTES, (size_t)bytes) != get_u64(map->data + 16))
+    if (XXH3_64bits(map->data + HEADER_BYTES, (size_t)bytes) != get_u64(map->data + 16))
         return aq_fail(AQ_ERR_FORMAT,
                        "%s is damaged (its checksum differs); copy it anew or " REMEDY, path);
     return AQ_OK;

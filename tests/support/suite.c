@@ -12,7 +12,8 @@ static char temp_dir[256];
 
 void aq_test_skip(const char *reason) {
     n_skip++;
-    printf("SKIP: %s: %s\n", CU_get_current_test() ? CU_get_current_test()->pName : "suite", reason);
+    printf("SKIP: %s: %s\n", CU_get_current_test() ? CU_get_current_test()->pName : "suite",
+           reason);
 }
 
 int aq_test_skips(void) {

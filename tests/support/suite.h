@@ -12,7 +12,8 @@
 void aq_test_register(CU_pSuite suite);
 
 /* Says visibly that the rest of a test is not run here, and why; a program whose every test was
- * skipped exits with 77. Use: if (!there) { aq_test_skip("no model; run launch/fetch_model"); return; } */
+ * skipped exits with 77. Use: if (!there) { aq_test_skip("no model; run launch/fetch_model");
+ * return; } */
 void aq_test_skip(const char *reason);
 int aq_test_skips(void);
 

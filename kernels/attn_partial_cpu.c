@@ -1,0 +1,367 @@
+/* The rows of a KV head are its (query, head of the group) pairs: row = query * group + head. A
+ * block of rows goes through tiles of keys and values, each tile read once for the whole block.
+ *
+ * Many blocks: the team takes whole blocks one after the other. One block, as in decode: the team
+ * shares the tiles of all KV heads, and what two members did of one KV head is merged in their
+ * order, so the bits depend on the number of members alone. */
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "kernels/cpu.h"
+
+/* Rows that share a tile while it is in the nearest caches. */
+#define ROWS_AT_ONCE 96
+
+/* From this many rows on, a bf16 tile is widened once for all instead of by each few rows. */
+#define ROWS_TO_WIDEN 8
+
+/* Blocks a member must find on average, or their unequal lengths leave members idle. */
+#define BLOCKS_PER_MEMBER 4
+
+/* What one member works on, all in its scratch but args. */
+typedef struct {
+    const aq_attn_partial_args *args;
+    const aq_simd *simd;
+    int g;
+    int64_t row, n_row; /* first row, number of rows */
+    float *q;           /* [n_row, n_in] scaled; only the chosen columns if some are chosen */
+    int16_t *dims;      /* [n_row, n_dim] */
+    int64_t *pos;       /* [n_row] position of the query */
+    int *n_seen;        /* [n_row] visible tokens of the current tile */
+    float *score;       /* [n_row, AQ_TILE] */
+    float *keep;        /* [n_row] */
+    float *part;        /* [n_row, d_head + 2] the result */
+    float *key, *value; /* the current tile, widened */
+    float *edge[2];     /* [n_row, d_head + 2] results of a KV head shared with other members */
+} attn_block;
+
+typedef struct {
+    const aq_attn_partial_args *args;
+    const aq_cpu *cpu;
+    int64_t n_row;    /* rows of a KV head */
+    int64_t row_step; /* rows of a block, but for the last */
+    atomic_llong next_block;
+    int64_t row; /* the one block shared by the team, its rows, and the tiles it sees */
+    int64_t n_shared_row;
+    int64_t n_tile;
+} attn_task;
+
+static int group_of(const aq_attn_partial_args *args) {
+    return args->n_head / args->kv.n_kv_head;
+}
+
+/* Columns that enter a score. */
+static int n_score_dim(const aq_attn_partial_args *args) {
+    return args->dims ? args->n_dim : args->kv.n_col;
+}
+
+static void *carve(char **at, int64_t bytes) {
+    void *memory = *at;
+    *at += (bytes + 63) / 64 * 64;
+    return memory;
+}
+
+/* Lays out the scratch at `at` for blocks of n_row rows; returns the first byte behind. */
+static char *lay_out(attn_block *block, char *at, int64_t n_row) {
+    const aq_attn_partial_args *args = block->args;
+    const int64_t d_head = args->kv.d_head, n_in = n_score_dim(args);
+    const int64_t f = (int64_t)sizeof(float);
+    const int64_t part_bytes = n_row * (d_head + 2) * f;
+    block->key = carve(&at, AQ_TILE * args->kv.n_col * f);
+    block->value = carve(&at, AQ_TILE * d_head * f);
+    block->q = carve(&at, n_row * n_in * f);
+    block->dims = carve(&at, args->dims ? n_row * n_in * (int64_t)sizeof *block->dims : 0);
+    block->pos = carve(&at, n_row * (int64_t)sizeof *block->pos);
+    block->n_seen = carve(&at, n_row * (int64_t)sizeof *block->n_seen);
+    block->score = carve(&at, n_row * AQ_TILE * f);
+    block->keep = carve(&at, n_row * f);
+    block->part = carve(&at, part_bytes);
+    block->edge[0] = carve(&at, part_bytes);
+    block->edge[1] = carve(&at, part_bytes);
+    return at;
+}
+
+static attn_block open_block(const attn_task *task, int thread) {
+    attn_block block = {.args = task->args, .simd = task->cpu->simd};
+    lay_out(&block, aq_cpu_scratch(task->cpu, thread), task->row_step);
+    return block;
+}
+
+/* ROWS_AT_ONCE, or fewer if heads are so wide that the scratch holds no more. */
+static int64_t rows_that_fit(const attn_task *task) {
+    int64_t n_row = ROWS_AT_ONCE;
+    for (; n_row > 1; n_row /= 2) {
+        attn_block block = {.args = task->args};
+        char *base = aq_cpu_scratch(task->cpu, 0);
+        if ((size_t)(lay_out(&block, base, n_row) - base) <= AQ_CPU_SCRATCH_BYTES) break;
+    }
+    return n_row;
+}
+
+/* Takes up rows row .. row + n_row of KV head g: scaled queries, positions, an empty result. */
+static void take_rows(attn_block *block, int g, int64_t row, int64_t n_row, float *part) {
+    const aq_attn_partial_args *args = block->args;
+    const int group = group_of(args), n_in = n_score_dim(args), d_head = args->kv.d_head;
+    block->g = g;
+    block->row = row;
+    block->n_row = n_row;
+    block->part = part;
+    for (int64_t r = 0; r < n_row; r++) {
+        const int64_t t = (row + r) / group;
+        const int64_t from = t * args->n_head + (int64_t)g * group + (row + r) % group;
+        const float *q = args->q + from * args->kv.n_col;
+        float *to = block->q + r * n_in;
+        if (args->dims) {
+            const int16_t *dims = args->dims + from * n_in;
+            memcpy(block->dims + r * n_in, dims, (size_t)n_in * sizeof *dims);
+            for (int j = 0; j < n_in; j++)
+                to[j] = q[dims[j]] * args->scale;
+        } else {
+            for (int j = 0; j < n_in; j++)
+                to[j] = q[j] * args->scale;
+        }
+        block->pos[r] = args->q_pos[t];
+        float *result = part + r * (d_head + 2);
+        memset(result, 0, (size_t)(d_head + 2) * sizeof *result);
+        result[d_head] = -INFINITY;
+    }
+}
+
+/* Finds what each row sees of the tile that begins at position `first`. Returns the most that any
+ * row sees; the rows that see something lie in *begin .. *end. */
+static int see_tile(const attn_block *block, int64_t first, int64_t *begin, int64_t *end) {
+    int most = 0;
+    *begin = block->n_row;
+    *end = 0;
+    for (int64_t r = 0; r < block->n_row; r++) {
+        const int64_t ahead = block->pos[r] - first + 1;
+        const int n_seen = ahead <= 0 ? 0 : ahead < AQ_TILE ? (int)ahead : AQ_TILE;
+        block->n_seen[r] = n_seen;
+        if (n_seen == 0) continue;
+        if (n_seen > most) most = n_seen;
+        if (r < *begin) *begin = r;
+        *end = r + 1;
+    }
+    return most;
+}
+
+/* The n elements of a tensor that begin at element `at`: widened into `wide` if there are rows
+ * enough to use them, else as they are. */
+static const void *fetch(const attn_block *block, const void *tensor, aq_dtype *dtype, int64_t at,
+                         int64_t n, float *wide) {
+    if (*dtype == AQ_F32) return (const float *)tensor + at;
+    const uint8_t *from = (const uint8_t *)tensor + 2 * at;
+    if (block->n_row < ROWS_TO_WIDEN) return from;
+    block->simd->dequantise(*dtype, from, n, wide);
+    *dtype = AQ_F32;
+    return wide;
+}
+
+static void score_rows(const attn_block *block, int64_t tile, int64_t begin, int64_t end) {
+    const aq_attn_partial_args *args = block->args;
+    const int64_t n = (int64_t)args->kv.n_col * AQ_TILE;
+    aq_dtype dtype = args->kv.key_dtype;
+    const void *keys = fetch(block, args->kv.keys, &dtype,
+                             (tile * args->kv.n_kv_head + block->g) * n, n, block->key);
+    if (args->dims) {
+        for (int64_t r = begin; r < end; r++)
+            block->simd->score_chosen(block->q + r * args->n_dim, block->dims + r * args->n_dim,
+                                      args->n_dim, keys, dtype, block->score + r * AQ_TILE);
+        return;
+    }
+    block->simd->panel(&(aq_panel_args){.a = block->q + begin * args->kv.n_col,
+                                        .a_stride = args->kv.n_col,
+                                        .n_row = end - begin,
+                                        .n_in = args->kv.n_col,
+                                        .b = keys,
+                                        .b_dtype = dtype,
+                                        .b_stride = AQ_TILE,
+                                        .n_out = AQ_TILE,
+                                        .c = block->score + begin * AQ_TILE,
+                                        .c_stride = AQ_TILE});
+}
+
+/* Adds the first `most` values of the tile, weighted, to the results. */
+static void mix_values(const attn_block *block, int64_t tile, int64_t begin, int64_t end,
+                       int most) {
+    const aq_kv_view *kv = &block->args->kv;
+    const int64_t n = (int64_t)kv->d_head * AQ_TILE;
+    aq_dtype dtype = kv->value_dtype;
+    const void *values =
+        fetch(block, kv->values, &dtype, (tile * kv->n_kv_head + block->g) * n, n, block->value);
+    block->simd->panel(&(aq_panel_args){.a = block->score + begin * AQ_TILE,
+                                        .a_stride = AQ_TILE,
+                                        .n_row = end - begin,
+                                        .n_in = most,
+                                        .b = values,
+                                        .b_dtype = dtype,
+                                        .b_stride = kv->d_head,
+                                        .n_out = kv->d_head,
+                                        .keep = block->keep + begin,
+                                        .c = block->part + begin * (kv->d_head + 2),
+                                        .c_stride = kv->d_head + 2});
+}
+
+static void attend_tiles(const attn_block *block, int64_t tile, int64_t tile_end) {
+    const int d_head = block->args->kv.d_head;
+    for (; tile < tile_end; tile++) {
+        int64_t begin, end;
+        const int most = see_tile(block, block->args->tile_pos[tile], &begin, &end);
+        if (most == 0) continue;
+        score_rows(block, tile, begin, end);
+        for (int64_t r = begin; r < end; r++) {
+            float *ml = block->part + r * (d_head + 2) + d_head;
+            block->keep[r] =
+                block->simd->soften(block->score + r * AQ_TILE, block->n_seen[r], ml, ml + 1);
+        }
+        mix_values(block, tile, begin, end, most);
+    }
+}
+
+/* Number of tiles, from the first, that rows row .. row + n_row see something of. */
+static int64_t count_tiles(const aq_attn_partial_args *args, int64_t row, int64_t n_row) {
+    const int group = group_of(args);
+    int64_t last = INT64_MIN, n = args->n_tile;
+    for (int64_t t = row / group; t <= (row + n_row - 1) / group; t++)
+        if (args->q_pos[t] > last) last = args->q_pos[t];
+    while (n > 0 && args->tile_pos[n - 1] > last)
+        n--;
+    return n;
+}
+
+/* Where the result of a row goes. */
+static float *result_of(const aq_attn_partial_args *args, int g, int64_t row) {
+    const int group = group_of(args);
+    const int64_t to = row / group * args->n_head + (int64_t)g * group + row % group;
+    return args->part + to * (args->kv.d_head + 2);
+}
+
+static void give_rows(const attn_block *block) {
+    const int64_t width = block->args->kv.d_head + 2;
+    for (int64_t r = 0; r < block->n_row; r++)
+        memcpy(result_of(block->args, block->g, block->row + r), block->part + r * width,
+               (size_t)width * sizeof(float));
+}
+
+/* Takes whole blocks until none is left, those with the most tiles first. */
+static void take_blocks(void *arg, int thread, int n_thread) {
+    attn_task *task = arg;
+    const aq_attn_partial_args *args = task->args;
+    attn_block block = open_block(task, thread);
+    const int64_t n_step = (task->n_row + task->row_step - 1) / task->row_step;
+    (void)n_thread;
+    for (;;) {
+        const int64_t i = atomic_fetch_add(&task->next_block, 1);
+        if (i >= n_step * args->kv.n_kv_head) return;
+        const int64_t row = (n_step - 1 - i / args->kv.n_kv_head) * task->row_step;
+        const int64_t left = task->n_row - row;
+        const int64_t n_row = left < task->row_step ? left : task->row_step;
+        take_rows(&block, (int)(i % args->kv.n_kv_head), row, n_row, block.part);
+        attend_tiles(&block, 0, count_tiles(args, row, n_row));
+        give_rows(&block);
+    }
+}
+
+/* This member's share of the (KV head, tile) pairs of one block. A KV head that others have tiles
+ * of stays in the scratch: at edge 0 if it is the first of the share, else at edge 1. */
+static void share_tiles(void *arg, int thread, int n_thread) {
+    const attn_task *task = arg;
+    attn_block block = open_block(task, thread);
+    float *whole = block.part;
+    int64_t begin, end;
+    aq_threads_part(task->args->kv.n_kv_head * task->n_tile, thread, n_thread, &begin, &end);
+    for (int64_t at = begin; at < end;) {
+        const int64_t g = at / task->n_tile, tile = at % task->n_tile;
+        const int64_t left = end - g * task->n_tile;
+        const int64_t tile_end = left < task->n_tile ? left : task->n_tile;
+        const bool alone = tile == 0 && tile_end == task->n_tile;
+        take_rows(&block, (int)g, task->row, task->n_shared_row,
+                  alone ? whole : block.edge[at == begin ? 0 : 1]);
+        attend_tiles(&block, tile, tile_end);
+        if (alone) give_rows(&block);
+        at = g * task->n_tile + tile_end;
+    }
+}
+
+/* Adds the partial result `from` to `to`; either may be neutral. */
+static void merge_row(float *to, const float *from, int d_head) {
+    const float a = to[d_head], b = from[d_head];
+    if (b == -INFINITY) return;
+    const float m = a > b ? a : b;
+    const float keep = expf(a - m), factor = expf(b - m);
+    for (int i = 0; i < d_head; i++)
+        to[i] = keep * to[i] + factor * from[i];
+    to[d_head] = m;
+    to[d_head + 1] = keep * to[d_head + 1] + factor * from[d_head + 1];
+}
+
+/* Adds what member `thread` left at an edge to the results of KV head g. */
+static void merge_edge(const attn_task *task, int thread, int edge, int g) {
+    const attn_block block = open_block(task, thread);
+    const int d_head = task->args->kv.d_head;
+    for (int64_t r = 0; r < task->n_shared_row; r++)
+        merge_row(result_of(task->args, g, task->row + r), block.edge[edge] + r * (d_head + 2),
+                  d_head);
+}
+
+/* Makes rows of the result neutral, as those of a KV head that starts to be merged. */
+static void clear_results(const attn_task *task, int g) {
+    const int d_head = task->args->kv.d_head;
+    for (int64_t r = 0; r < task->n_shared_row; r++) {
+        float *result = result_of(task->args, g, task->row + r);
+        memset(result, 0, (size_t)(d_head + 2) * sizeof *result);
+        result[d_head] = -INFINITY;
+    }
+}
+
+/* Merges the KV heads that several members had tiles of. */
+static void merge_shared(const attn_task *task, int n_thread) {
+    int64_t cleared = -1;
+    for (int thread = 0; thread < n_thread; thread++) {
+        int64_t begin, end;
+        aq_threads_part(task->args->kv.n_kv_head * task->n_tile, thread, n_thread, &begin, &end);
+        if (begin == end) continue;
+        const int64_t first = begin / task->n_tile, last = (end - 1) / task->n_tile;
+        for (int64_t g = first; g <= last; g++) {
+            if (begin <= g * task->n_tile && end >= (g + 1) * task->n_tile) continue;
+            if (g != cleared) clear_results(task, (int)g);
+            cleared = g;
+            merge_edge(task, thread, g == first ? 0 : 1, (int)g);
+        }
+    }
+}
+
+/* One block after the other, each shared by the team. */
+static void share_blocks(attn_task *task, int n_thread) {
+    const aq_attn_partial_args *args = task->args;
+    for (task->row = 0; task->row < task->n_row; task->row += task->row_step) {
+        const int64_t left = task->n_row - task->row;
+        task->n_shared_row = left < task->row_step ? left : task->row_step;
+        task->n_tile = count_tiles(args, task->row, task->n_shared_row);
+        if (task->n_tile == 0) {
+            for (int g = 0; g < args->kv.n_kv_head; g++)
+                clear_results(task, g);
+            continue;
+        }
+        if (n_thread == 1)
+            share_tiles(task, 0, 1);
+        else
+            aq_threads_run(task->cpu->threads, share_tiles, task);
+        merge_shared(task, n_thread);
+    }
+}
+
+void aq_attn_partial_cpu(aq_cpu *cpu, const aq_attn_partial_args *args) {
+    attn_task task = {.args = args, .cpu = cpu, .n_row = args->n_q * group_of(args)};
+    const int64_t n_pair = args->n_q * args->n_head * args->n_tile * AQ_TILE;
+    const int64_t n_op = n_pair * (n_score_dim(args) + args->kv.d_head);
+    const int n_thread = n_op < AQ_CPU_ALONE_OPS ? 1 : aq_threads_count(cpu->threads);
+    task.row_step = rows_that_fit(&task);
+    atomic_init(&task.next_block, 0);
+    const int64_t n_block = (task.n_row + task.row_step - 1) / task.row_step;
+    if (n_block <= 1 || n_block * args->kv.n_kv_head < (int64_t)BLOCKS_PER_MEMBER * n_thread)
+        share_blocks(&task, n_thread);
+    else
+        aq_threads_run(cpu->threads, take_blocks, &task);
+}

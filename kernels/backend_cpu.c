@@ -1,0 +1,154 @@
+/* The CPU backend: memory, choice of instruction set, and the table. */
+#define _GNU_SOURCE
+#include <cblas.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cpu.h"
+
+#define ALIGN_BYTES 64
+
+static const char *const isa_names[] = {"portable", "avx2", "avx512"};
+
+static aq_status cpu_alloc(aq_backend *be, size_t bytes, void **out) {
+    (void)be;
+    *out = NULL;
+    if (bytes > SIZE_MAX - ALIGN_BYTES)
+        return aq_fail(AQ_ERR_MEMORY, "%zu bytes asked for: more than memory can hold", bytes);
+    const size_t whole = (bytes / ALIGN_BYTES + 1) * ALIGN_BYTES;
+    void *memory = aligned_alloc(ALIGN_BYTES, whole);
+    if (!memory) return aq_fail(AQ_ERR_MEMORY, "no memory for %zu bytes", bytes);
+    memset(memory, 0, whole);
+    *out = memory;
+    return AQ_OK;
+}
+
+static void cpu_release(aq_backend *be, void *memory) {
+    (void)be;
+    free(memory);
+}
+
+static void cpu_close(aq_backend *be) {
+    aq_cpu *cpu = (aq_cpu *)be;
+    if (!cpu) return;
+    aq_threads_close(cpu->threads);
+    free(cpu->scratch);
+    free(cpu);
+}
+
+static void cpu_embed(aq_backend *be, const aq_embed_args *args) {
+    aq_embed_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_rmsnorm(aq_backend *be, const aq_rmsnorm_args *args) {
+    aq_rmsnorm_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_matmul(aq_backend *be, const aq_matmul_args *args) {
+    aq_matmul_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_rope_table(aq_backend *be, const aq_rope_table_args *args) {
+    aq_rope_table_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_rope(aq_backend *be, const aq_rope_args *args) {
+    aq_rope_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_swiglu(aq_backend *be, const aq_swiglu_args *args) {
+    aq_swiglu_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_project(aq_backend *be, const aq_project_args *args) {
+    aq_project_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_topk_dims(aq_backend *be, const aq_topk_dims_args *args) {
+    aq_topk_dims_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_kv_append(aq_backend *be, const aq_kv_append_args *args) {
+    aq_kv_append_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_attn_partial(aq_backend *be, const aq_attn_partial_args *args) {
+    aq_attn_partial_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_attn_merge(aq_backend *be, const aq_attn_merge_args *args) {
+    aq_attn_merge_cpu((aq_cpu *)be, args);
+}
+
+static const aq_backend_ops cpu_ops = {
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .close = cpu_close,
+    .embed = cpu_embed,
+    .rmsnorm = cpu_rmsnorm,
+    .matmul = cpu_matmul,
+    .rope_table = cpu_rope_table,
+    .rope = cpu_rope,
+    .swiglu = cpu_swiglu,
+    .project = cpu_project,
+    .topk_dims = cpu_topk_dims,
+    .kv_append = cpu_kv_append,
+    .attn_partial = cpu_attn_partial,
+    .attn_merge = cpu_attn_merge,
+};
+
+aq_cpu_isa aq_cpu_isa_best(void) {
+    const aq_cpu_isa has = aq_cpu_isa_detect();
+    const char *wish = getenv("AQUA_ISA");
+    if (!wish) return has;
+    for (aq_cpu_isa isa = AQ_ISA_PORTABLE; isa < has; isa++)
+        if (strcmp(wish, isa_names[isa]) == 0) return isa;
+    return has;
+}
+
+const char *aq_cpu_isa_name(aq_cpu_isa isa) {
+    return isa_names[isa];
+}
+
+static const aq_simd *simd_of(aq_cpu_isa isa) {
+    switch (isa) {
+    case AQ_ISA_AVX2:
+        return &aq_simd_avx2;
+    case AQ_ISA_AVX512:
+        return &aq_simd_avx512;
+    case AQ_ISA_PORTABLE:
+        break;
+    }
+    return &aq_simd_portable;
+}
+
+aq_status aq_backend_cpu_open(int n_thread, aq_cpu_isa isa, aq_backend **out) {
+    *out = NULL;
+    if (isa > aq_cpu_isa_best())
+        return aq_fail(AQ_ERR_UNSUPPORTED, "this processor or AQUA_ISA does not allow %s; use %s",
+                       aq_cpu_isa_name(isa), aq_cpu_isa_name(aq_cpu_isa_best()));
+    aq_status status = AQ_OK;
+    aq_cpu *cpu = calloc(1, sizeof *cpu);
+    if (!cpu) return aq_fail(AQ_ERR_MEMORY, "no memory for a CPU backend");
+    cpu->base.ops = &cpu_ops;
+    cpu->isa = isa;
+    cpu->simd = simd_of(isa);
+    status = aq_threads_open(n_thread, &cpu->threads);
+    if (status != AQ_OK) goto done;
+    const size_t n = (size_t)aq_threads_count(cpu->threads);
+    cpu->scratch = aligned_alloc(ALIGN_BYTES, n * AQ_CPU_SCRATCH_BYTES);
+    if (!cpu->scratch)
+        status = aq_fail(AQ_ERR_MEMORY, "no memory for the scratch of %zu threads", n);
+    /* The team shares out the work itself; the BLAS must not start threads of its own. */
+    openblas_set_num_threads(1);
+done:
+    if (status != AQ_OK)
+        cpu_close(&cpu->base);
+    else
+        *out = &cpu->base;
+    return status;
+}
+
+int aq_backend_cpu_threads(const aq_backend *be) {
+    return aq_threads_count(((const aq_cpu *)be)->threads);
+}

@@ -1,0 +1,58 @@
+/* Private to kernels/: the state of the CPU backend, which every <op>_cpu.c receives.
+ *
+ * One operation runs at a time. It may use the whole scratch of each thread and leaves nothing of
+ * value there; it allocates nothing. */
+#ifndef AQ_KERNELS_CPU_H
+#define AQ_KERNELS_CPU_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/backend.h"
+#include "kernels/simd.h"
+#include "src/base/threads.h"
+
+/* Scratch of one thread: a multiple of the page size; fits the second-level cache about. */
+#define AQ_CPU_SCRATCH_BYTES ((size_t)2 << 20)
+
+/* Work below this many elementary operations is not worth waking the team for. */
+#define AQ_CPU_ALONE_OPS 32768
+
+typedef struct {
+    aq_backend base; /* first: an aq_backend * of this kind is an aq_cpu * */
+    aq_threads *threads;
+    aq_cpu_isa isa;
+    const aq_simd *simd; /* the inner loops compiled for isa */
+    char *scratch;       /* [n_thread, AQ_CPU_SCRATCH_BYTES], 64-byte aligned */
+} aq_cpu;
+
+/* The scratch of member `thread` of a task, 64-byte aligned. */
+static inline void *aq_cpu_scratch(const aq_cpu *cpu, int thread) {
+    return cpu->scratch + (size_t)thread * AQ_CPU_SCRATCH_BYTES;
+}
+
+/* Runs fn on the team, or by the caller alone when `n_op` operations are too few to share. The
+ * results of fn must not depend on the number of members. */
+static inline void aq_cpu_run(aq_cpu *cpu, int64_t n_op, aq_task_fn fn, void *arg) {
+    if (n_op < AQ_CPU_ALONE_OPS)
+        fn(arg, 0, 1);
+    else
+        aq_threads_run(cpu->threads, fn, arg);
+}
+
+void aq_embed_cpu(aq_cpu *cpu, const aq_embed_args *args);
+void aq_rmsnorm_cpu(aq_cpu *cpu, const aq_rmsnorm_args *args);
+void aq_matmul_cpu(aq_cpu *cpu, const aq_matmul_args *args);
+void aq_rope_table_cpu(aq_cpu *cpu, const aq_rope_table_args *args);
+void aq_rope_cpu(aq_cpu *cpu, const aq_rope_args *args);
+void aq_swiglu_cpu(aq_cpu *cpu, const aq_swiglu_args *args);
+void aq_project_cpu(aq_cpu *cpu, const aq_project_args *args);
+void aq_topk_dims_cpu(aq_cpu *cpu, const aq_topk_dims_args *args);
+void aq_kv_append_cpu(aq_cpu *cpu, const aq_kv_append_args *args);
+void aq_attn_partial_cpu(aq_cpu *cpu, const aq_attn_partial_args *args);
+void aq_attn_merge_cpu(aq_cpu *cpu, const aq_attn_merge_args *args);
+
+/* What this processor can run, found by asking it; the environment is not looked at. */
+aq_cpu_isa aq_cpu_isa_detect(void);
+
+#endif

@@ -1,0 +1,24 @@
+/* The inner loops for one instruction set; CMake gives AQ_SIMD_LANES (a header), AQ_SIMD_TABLE and
+ * AQ_SIMD_NAME. See simd.h. */
+#include "kernels/simd.h"
+
+#include AQ_SIMD_LANES
+
+#include "kernels/loops_attn.h"
+#include "kernels/loops_vector.h"
+#include "kernels/loops_weight.h"
+
+const aq_simd AQ_SIMD_TABLE = {
+    .name = AQ_SIMD_NAME,
+    .dequantise = dequantise,
+    .dot_rows = dot_rows,
+    .sum_squares = sum_squares,
+    .scale_by = scale_by,
+    .swiglu = swiglu,
+    .rotate = rotate,
+    .exp_shifted = exp_shifted,
+    .panel = panel,
+    .score_chosen = score_chosen,
+    .soften = soften,
+    .choose = choose,
+};

@@ -1,0 +1,85 @@
+/* Private to kernels/: the inner loops that exist once per instruction set.
+ *
+ * simd.c is compiled three times: each time CMake names the instruction set by its lanes header
+ * (lanes_portable.h, lanes_avx2.h, lanes_avx512.h), its compiler flags, and the table the loops are
+ * put in. The loops themselves are written once, in loops_*.h, in terms of lanes. */
+#ifndef AQ_KERNELS_SIMD_H
+#define AQ_KERNELS_SIMD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "src/base/dtype.h"
+
+/* A product of stored rows with a few tokens: y[t, j] (+)= sum_i x[t, i] w[j, i]. */
+typedef struct {
+    aq_dtype dtype;
+    const uint8_t *w;  /* first row */
+    int64_t row_bytes; /* from one row to the next */
+    int64_t n_row;
+    int64_t n_in;
+    const float *x; /* [n_tok, n_in] */
+    int64_t n_tok;
+    float *y; /* y[t * y_stride + j] */
+    int64_t y_stride;
+    bool accumulate;
+} aq_dot_rows_args;
+
+/* A product kept in rows: c[r, j] = keep[r] c[r, j] + sum_i a[r, i] b[i, j]. */
+typedef struct {
+    const float *a; /* [n_row, n_in], a_stride from one row to the next */
+    int64_t a_stride;
+    int64_t n_row;
+    int64_t n_in;
+    const void *b; /* [n_in, n_out], b_stride elements from one row to the next */
+    aq_dtype b_dtype; /* AQ_F32 or AQ_BF16 */
+    int64_t b_stride;
+    int64_t n_out;
+    const float *keep; /* [n_row]; NULL: 0, and c is not read */
+    float *c;          /* c_stride from one row to the next */
+    int64_t c_stride;
+} aq_panel_args;
+
+/* No entry may be NULL in a table that was built. */
+typedef struct {
+    const char *name;
+
+    /* loops_weight.h. A row of n elements of dtype to float, exactly rounded; and the product. The
+     * bits of y do not depend on n_row or n_tok. */
+    void (*dequantise)(aq_dtype dtype, const uint8_t *row, int64_t n, float *out);
+    void (*dot_rows)(const aq_dot_rows_args *args);
+
+    /* loops_vector.h. Sum of squares; y = x * scale * w; y = silu(gate) * up; and the rotation of
+     * one head, x[i] and x[half + i] by cos[i] and sin[i]. */
+    float (*sum_squares)(const float *x, int64_t n);
+    void (*scale_by)(const float *x, float scale, const float *w, int64_t n, float *y);
+    void (*swiglu)(const float *gate, const float *up, int64_t n, float *y);
+    void (*rotate)(float *x, const float *cos, const float *sin, int64_t half);
+
+    /* loops_vector.h. out[i] = exp(x[i] - shift), returns their sum; exp(-inf) = 0, out may be x;
+     * error of each at most 2 units in the last place. */
+    float (*exp_shifted)(const float *x, float shift, int64_t n, float *out);
+
+    /* loops_attn.h. The product above; the bits of a row of c do not depend on n_row. */
+    void (*panel)(const aq_panel_args *args);
+
+    /* loops_attn.h. Scores of one tile: out[s] = sum_j q[j] keys[dims[j], s], s < AQ_TILE; keys is
+     * AQ_F32 or AQ_BF16. */
+    void (*score_chosen)(const float *q, const int16_t *dims, int n_dim, const void *keys,
+                         aq_dtype dtype, float *out);
+
+    /* loops_attn.h. One step of the online softmax over a tile of scores, of which the first n_seen
+     * are visible: brings m and l up to date, turns the scores into exp(s - m), 0 where not
+     * visible, and returns the factor by which sums taken under the old m are to be multiplied. */
+    float (*soften)(float *s, int n_seen, float *m, float *l);
+
+    /* loops_attn.h. topk_dims of one query; `rank` is n_col integers of working memory. */
+    void (*choose)(const float *q, const float *weight, int n_col, int n_dim, int32_t *rank,
+                   int16_t *dims);
+} aq_simd;
+
+extern const aq_simd aq_simd_portable;
+extern const aq_simd aq_simd_avx2;
+extern const aq_simd aq_simd_avx512;
+
+#endif

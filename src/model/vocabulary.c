@@ -1,0 +1,172 @@
+#include "src/model/vocabulary.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/model/utf8.h"
+
+#define TOKENS_KEY "tokenizer.ggml.tokens"
+#define TYPES_KEY  "tokenizer.ggml.token_type"
+
+/* A character of the alphabet beyond 0xff stands for one of these 68 bytes. */
+static const struct {
+    uint8_t first;
+    uint8_t last;
+} unprintable[] = {{0, 32}, {127, 160}, {173, 173}};
+
+static bool is_unprintable(int byte) {
+    for (int r = 0; r < 3; r++)
+        if (byte >= unprintable[r].first && byte <= unprintable[r].last) return true;
+    return false;
+}
+
+/* The byte that a character stands for, or -1. */
+static int byte_of(uint32_t character) {
+    if (character < 0x100) return is_unprintable((int)character) ? -1 : (int)character;
+    uint32_t rest = character - 0x100;
+    for (int r = 0; r < 3; r++) {
+        const uint32_t n = (uint32_t)unprintable[r].last - unprintable[r].first + 1;
+        if (rest < n) return unprintable[r].first + (int)rest;
+        rest -= n;
+    }
+    return -1;
+}
+
+/* Writes the one or two bytes that spell `byte` in the alphabet; returns how many. */
+static size_t spell_byte(int byte, char spelt[2]) {
+    uint32_t character = (uint32_t)byte;
+    if (is_unprintable(byte)) {
+        character = 0x100;
+        for (int b = 0; b < byte; b++) character += is_unprintable(b);
+    }
+    if (character < 0x80) {
+        spelt[0] = (char)character;
+        return 1;
+    }
+    spelt[0] = (char)(0xc0 | character >> 6);
+    spelt[1] = (char)(0x80 | (character & 0x3f));
+    return 2;
+}
+
+/* Decodes a text from the alphabet; characters outside it stay as they are, and *whole tells
+ * whether there were none. Returns the number of bytes written, at most `bytes`. */
+static size_t decode(const char *text, size_t bytes, char *piece, bool *whole) {
+    size_t n = 0, length;
+    *whole = true;
+    for (size_t at = 0; at < bytes; at += length) {
+        int byte = -1;
+        const bool well_formed =
+            aq_utf8_next(text + at, bytes - at, &length) == AQ_UTF8_WHOLE;
+        if (well_formed && length == 1) byte = byte_of((uint8_t)text[at]);
+        if (well_formed && length == 2)
+            byte = byte_of(((uint32_t)text[at] & 0x1f) << 6 | ((uint32_t)text[at + 1] & 0x3f));
+        if (byte >= 0) {
+            piece[n++] = (char)byte;
+            continue;
+        }
+        *whole = false;
+        memcpy(piece + n, text + at, length);
+        n += length;
+    }
+    return n;
+}
+
+static bool ends_turn(const char *text, size_t bytes) {
+    static const char *const known[] = {
+        "<|im_end|>", "<|eot_id|>",  "<|eom_id|>",      "<|endoftext|>", "<|end_of_text|>",
+        "<|end|>",    "<end_of_turn>", "<end_of_utterance>", "</s>", "<EOT>", "_<EOT>", "[EOT]",
+        "[EOS]",
+        "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>", /* DeepSeek */
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strlen(known[i]) == bytes && memcmp(known[i], text, bytes) == 0) return true;
+    return false;
+}
+
+static bool is_plain(aq_token_kind kind) {
+    return kind == AQ_TOKEN_UNKNOWN || kind == AQ_TOKEN_CONTROL || kind == AQ_TOKEN_USER;
+}
+
+/* Copies a token's text to `bytes` and decodes it behind; returns the bytes used. */
+static size_t fill(aq_token *token, aq_gguf_string text, char *bytes, bool *in_alphabet) {
+    const size_t n = (size_t)text.bytes;
+    if (n > 0) memcpy(bytes, text.data, n);
+    token->text = token->piece = bytes;
+    token->text_bytes = token->piece_bytes = (uint32_t)n;
+    token->ends_turn = ends_turn(bytes, n);
+    if (token->ends_turn) token->kind = AQ_TOKEN_CONTROL;
+    *in_alphabet = false;
+    if (is_plain(token->kind)) return n;
+    token->piece = bytes + n;
+    token->piece_bytes = (uint32_t)decode(bytes, n, bytes + n, in_alphabet);
+    return n + token->piece_bytes;
+}
+
+static aq_status read_tokens(const aq_gguf *file, bool typed, aq_vocabulary *v) {
+    char *next = v->bytes;
+    for (int32_t id = 0; id < v->n; id++) {
+        aq_token *token = &v->tokens[id];
+        const aq_gguf_string text = aq_gguf_string_at(file, TOKENS_KEY, id);
+        bool in_alphabet;
+        token->kind = typed ? (aq_token_kind)aq_gguf_int_at(file, TYPES_KEY, id) : AQ_TOKEN_NORMAL;
+        next += fill(token, text, next, &in_alphabet);
+        if (text.bytes == 0) continue; /* such a token only fills its place */
+        if (!aq_name_index_add(&v->by_text, token->text, token->text_bytes, id))
+            return aq_fail(AQ_ERR_FORMAT, "%s: %s: token %d, \"%.*s\", is given twice; convert the "
+                           "model again", aq_gguf_path(file), TOKENS_KEY, (int)id,
+                           (int)(text.bytes < 64 ? text.bytes : 64), token->text);
+        if (in_alphabet)
+            aq_name_index_add(&v->by_piece, token->piece, token->piece_bytes, id);
+    }
+    for (int byte = 0; byte < 256; byte++) {
+        char spelt[2];
+        v->byte_ids[byte] = aq_vocabulary_find(v, spelt, spell_byte(byte, spelt));
+    }
+    return AQ_OK;
+}
+
+/* The memory that all texts and pieces may need: a piece is no longer than its text. */
+static aq_status allocate(const aq_gguf *file, aq_vocabulary *v) {
+    uint64_t bytes = 1;
+    for (int32_t id = 0; id < v->n; id++) bytes += 2 * aq_gguf_string_at(file, TOKENS_KEY, id).bytes;
+    v->tokens = calloc((size_t)v->n, sizeof *v->tokens);
+    v->bytes = bytes <= SIZE_MAX ? malloc((size_t)bytes) : NULL;
+    if (!v->tokens || !v->bytes)
+        return aq_fail(AQ_ERR_MEMORY, "no memory for a vocabulary of %d tokens", (int)v->n);
+    AQ_TRY(aq_name_index_open((uint64_t)v->n, &v->by_text));
+    return aq_name_index_open((uint64_t)v->n, &v->by_piece);
+}
+
+aq_status aq_vocabulary_open(const aq_gguf *file, aq_vocabulary *out) {
+    const int64_t n = aq_gguf_string_count(file, TOKENS_KEY);
+    const int64_t n_type = aq_gguf_int_count(file, TYPES_KEY);
+    *out = (aq_vocabulary){0};
+    if (n < 1 || n > INT32_MAX)
+        return aq_fail(AQ_ERR_FORMAT, "%s has no vocabulary: %s is missing or empty; use a file "
+                       "that carries its tokeniser", aq_gguf_path(file), TOKENS_KEY);
+    if (n_type >= 0 && n_type != n)
+        return aq_fail(AQ_ERR_FORMAT, "%s: %s has %lld entries for %lld tokens; convert the model "
+                       "again", aq_gguf_path(file), TYPES_KEY, (long long)n_type, (long long)n);
+    out->n = (int32_t)n;
+    aq_status status = allocate(file, out);
+    if (status == AQ_OK) status = read_tokens(file, n_type == n, out);
+    if (status != AQ_OK) aq_vocabulary_close(out);
+    return status;
+}
+
+void aq_vocabulary_close(aq_vocabulary *vocabulary) {
+    free(vocabulary->tokens);
+    free(vocabulary->bytes);
+    aq_name_index_close(&vocabulary->by_text);
+    aq_name_index_close(&vocabulary->by_piece);
+    *vocabulary = (aq_vocabulary){0};
+}
+
+int32_t aq_vocabulary_find(const aq_vocabulary *vocabulary, const char *text, size_t bytes) {
+    return (int32_t)aq_name_index_find(&vocabulary->by_text, text, bytes);
+}
+
+int32_t aq_vocabulary_find_piece(const aq_vocabulary *vocabulary, const char *piece,
+                                 size_t bytes) {
+    return (int32_t)aq_name_index_find(&vocabulary->by_piece, piece, bytes);
+}

@@ -1,0 +1,60 @@
+/* The tokens of a byte-level vocabulary: their texts as the file spells them, and the bytes they
+ * stand for.
+ *
+ * The file spells a byte by a printable character of the GPT-2 alphabet: bytes 33-126, 161-172 and
+ * 174-255 by the character of that number, the others in order by U+0100, U+0101, ... (a space is
+ * U+0120). Special tokens are spelt plainly. */
+#ifndef AQ_MODEL_VOCABULARY_H
+#define AQ_MODEL_VOCABULARY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/status.h"
+#include "src/model/gguf.h"
+#include "src/model/name_index.h"
+
+/* Kinds of tokens, with the numbers of tokenizer.ggml.token_type. */
+typedef enum {
+    AQ_TOKEN_NORMAL = 1,
+    AQ_TOKEN_UNKNOWN = 2,
+    AQ_TOKEN_CONTROL = 3,
+    AQ_TOKEN_USER = 4,
+    AQ_TOKEN_UNUSED = 5,
+    AQ_TOKEN_BYTE = 6
+} aq_token_kind;
+
+typedef struct {
+    const char *text; /* as the file spells it; neither is NUL-terminated */
+    const char *piece; /* the bytes it stands for */
+    uint32_t text_bytes;
+    uint32_t piece_bytes;
+    aq_token_kind kind;
+    bool ends_turn; /* known by its text to end a turn, "<|im_end|>" say */
+} aq_token;
+
+typedef struct {
+    aq_token *tokens; /* [n] */
+    int32_t n;
+    char *bytes;            /* all texts and pieces */
+    aq_name_index by_text;  /* all tokens */
+    aq_name_index by_piece; /* tokens spelt wholly in the alphabet */
+    int32_t byte_ids[256];  /* the token of each single byte; -1: the vocabulary has none */
+} aq_vocabulary;
+
+/* Reads tokenizer.ggml.tokens and .token_type; the file may be closed afterwards. A token whose
+ * text is known to end a turn is a control token whatever the file says. AQ_ERR_FORMAT (no tokens,
+ * a text given twice, types of another number), AQ_ERR_MEMORY. Local. */
+aq_status aq_vocabulary_open(const aq_gguf *file, aq_vocabulary *out);
+
+/* Frees what is owned; a zeroed struct is allowed. Local. */
+void aq_vocabulary_close(aq_vocabulary *vocabulary);
+
+/* The id of a token by its spelling in the file, or -1. Local. */
+int32_t aq_vocabulary_find(const aq_vocabulary *vocabulary, const char *text, size_t bytes);
+
+/* The id of the token spelt in the alphabet that stands for these bytes, or -1. Local. */
+int32_t aq_vocabulary_find_piece(const aq_vocabulary *vocabulary, const char *piece, size_t bytes);
+
+#endif

@@ -1,0 +1,3 @@
+# Tests of comm.
+aqua_add_mpi_test(comm comm)
+aqua_add_mpi_test(comm coll)

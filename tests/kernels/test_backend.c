@@ -1,0 +1,129 @@
+/* The CPU backend's table, memory, threads and choice of instruction set; the poisoned backend. */
+#define _GNU_SOURCE
+#include "kernels/backend.h"
+
+#include <CUnit/CUnit.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/support/backend_poisoned.h"
+#include "tests/support/oracle.h"
+#include "tests/support/suite.h"
+
+/* Every entry is a pointer: none of their bytes may be all zero. */
+static void expect_full(const aq_backend_ops *ops) {
+    typedef void (*entry)(void);
+    entry entries[sizeof *ops / sizeof(entry)];
+    memcpy(entries, ops, sizeof entries);
+    for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
+        CU_ASSERT_PTR_NOT_NULL(entries[i]);
+}
+
+static void check_memory(const aq_test_backend *on, void *arg) {
+    (void)arg;
+    static const size_t sizes[] = {0, 1, 63, 64, 65, 100000};
+    expect_full(on->be->ops);
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        uint8_t *memory = aq_test_alloc(on->be, sizes[s]);
+        CU_ASSERT_EQUAL((uintptr_t)memory % 64, 0);
+        size_t n_set = 0;
+        for (size_t i = 0; i < sizes[s]; i++)
+            n_set += memory[i] != 0;
+        CU_ASSERT_EQUAL(n_set, 0);
+        memset(memory, 0x5a, sizes[s]); /* the next block of this size must be zeroed again */
+        on->be->ops->release(on->be, memory);
+    }
+    void *memory = &memory;
+    aq_test_fails(on->be->ops->alloc(on->be, SIZE_MAX, &memory), AQ_ERR_MEMORY, "bytes");
+    CU_ASSERT_PTR_NULL(memory);
+    aq_test_fails(on->be->ops->alloc(on->be, (size_t)1 << 62, &memory), AQ_ERR_MEMORY, "bytes");
+    on->be->ops->release(on->be, NULL);
+}
+
+static void test_memory(void) {
+    aq_each_backend(check_memory, NULL);
+}
+
+static void test_threads(void) {
+    aq_backend *be;
+    for (int n = 1; n <= 3; n++) {
+        if (!aq_test_ok(aq_backend_cpu_open(n, AQ_ISA_PORTABLE, &be))) return;
+        CU_ASSERT_EQUAL(aq_backend_cpu_threads(be), n);
+        be->ops->close(be);
+    }
+    if (!aq_test_ok(aq_backend_cpu_open(0, AQ_ISA_PORTABLE, &be))) return;
+    CU_ASSERT(aq_backend_cpu_threads(be) >= 1);
+    be->ops->close(be);
+    aq_test_fails(aq_backend_cpu_open(-1, AQ_ISA_PORTABLE, &be), AQ_ERR_USAGE, "-1 threads");
+    CU_ASSERT_PTR_NULL(be);
+}
+
+static void test_isa(void) {
+    const char *outer = getenv("AQUA_ISA");
+    char *kept = outer ? strdup(outer) : NULL;
+    unsetenv("AQUA_ISA");
+    const aq_cpu_isa has = aq_cpu_isa_best();
+    for (int isa = AQ_ISA_PORTABLE; isa <= AQ_ISA_AVX512; isa++) {
+        setenv("AQUA_ISA", aq_cpu_isa_name((aq_cpu_isa)isa), 1);
+        CU_ASSERT_EQUAL((int)aq_cpu_isa_best(), isa < (int)has ? isa : (int)has);
+    }
+    setenv("AQUA_ISA", "no such thing", 1);
+    CU_ASSERT_EQUAL(aq_cpu_isa_best(), has);
+    setenv("AQUA_ISA", "portable", 1);
+    aq_backend *be;
+    aq_test_fails(aq_backend_cpu_open(1, AQ_ISA_AVX2, &be), AQ_ERR_UNSUPPORTED, "avx2");
+    CU_ASSERT_PTR_NULL(be);
+    unsetenv("AQUA_ISA");
+    if (kept) setenv("AQUA_ISA", kept, 1);
+    free(kept);
+    CU_ASSERT_STRING_EQUAL(aq_cpu_isa_name(AQ_ISA_PORTABLE), "portable");
+    CU_ASSERT_STRING_EQUAL(aq_cpu_isa_name(AQ_ISA_AVX512), "avx512");
+}
+
+static aq_backend *open_poisoned(void) {
+    aq_backend *inner, *be = NULL;
+    if (!aq_test_ok(aq_backend_cpu_open(1, AQ_ISA_PORTABLE, &inner))) return NULL;
+    (void)aq_test_ok(aq_backend_poisoned_open(inner, &be));
+    return be;
+}
+
+/* The planted bug: one byte written beside a block, on either side, found both while the block is
+ * out and after its release. */
+static void test_poisoned_catches(void) {
+    for (int side = 0; side < 2; side++)
+        for (int released = 0; released < 2; released++) {
+            aq_backend *be = open_poisoned();
+            if (!be) return;
+            uint8_t *memory = aq_test_alloc(be, 100);
+            memory[0] = memory[99] = 1;
+            CU_ASSERT_TRUE(aq_backend_poisoned_intact(be));
+            memory[side == 0 ? -1 : 100] = 0;
+            if (released) be->ops->release(be, memory);
+            CU_ASSERT_FALSE(aq_backend_poisoned_intact(be));
+            be->ops->close(be);
+        }
+}
+
+static void test_poisoned_counts(void) {
+    aq_backend *be = open_poisoned();
+    if (!be) return;
+    void *a = aq_test_alloc(be, 10), *b = aq_test_alloc(be, 20);
+    CU_ASSERT_EQUAL(aq_backend_poisoned_allocs(be), 2);
+    be->ops->release(be, a);
+    CU_ASSERT_EQUAL(aq_backend_poisoned_allocs(be), 2);
+    CU_ASSERT_EQUAL(aq_backend_poisoned_live(be), 1);
+    CU_ASSERT_TRUE(aq_backend_poisoned_intact(be));
+    be->ops->release(be, b);
+    CU_ASSERT_EQUAL(aq_backend_poisoned_live(be), 0);
+    (void)aq_test_alloc(be, 30); /* left for close */
+    be->ops->close(be);
+}
+
+void aq_test_register(CU_pSuite suite) {
+    CU_add_test(suite, "memory", test_memory);
+    CU_add_test(suite, "threads", test_threads);
+    CU_add_test(suite, "isa", test_isa);
+    CU_add_test(suite, "poisoned_catches", test_poisoned_catches);
+    CU_add_test(suite, "poisoned_counts", test_poisoned_counts);
+}
