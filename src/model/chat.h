@@ -1,5 +1,10 @@
 /* Chat formats: how a conversation is spelt for a model. The format is recognised from the model's
- * own template by its marks; the templates are not executed. */
+ * own template by its marks; the templates are not executed.
+ *
+ * No format spells the beginning-of-text token: the caller adds it where the model wants one (see
+ * aq_tokenizer_adds_bos), which llama3, mistral and gemma do, and chatml, zephyr and phi3 do not.
+ * zephyr ends turns with <|endoftext|> unless the template spells </s>; olmo is also what Falcon 3
+ * speaks. */
 #ifndef AQ_MODEL_CHAT_H
 #define AQ_MODEL_CHAT_H
 

@@ -190,8 +190,8 @@ static aq_status take_tensor(cursor *c, aq_gguf_tensor *t, uint64_t *offset) {
     AQ_TRY(take(c, 8, offset));
     if (!aq_dtype_find((uint32_t)type))
         return aq_fail(AQ_ERR_UNSUPPORTED,
-                       "%s: %s: type %s is not supported; requantise the model to Q4_K_M",
-                       c->file->path, c->what, aq_dtype_any_name((uint32_t)type));
+                       "%s: %s: %s is not supported; requantise the model to Q4_K_M", c->file->path,
+                       c->what, aq_dtype_any_name((uint32_t)type));
     t->dtype = (aq_dtype)type;
     return size_tensor(c, t);
 }
@@ -212,7 +212,7 @@ static aq_status read_alignment(const aq_gguf *file, uint64_t *alignment) {
 
 /* Gives each tensor its data: consecutive in file order, each start aligned, all in the file. */
 static aq_status place_tensors(cursor *c, aq_gguf *file, const uint64_t *offsets) {
-    uint64_t alignment, next = 0;
+    uint64_t alignment = DEFAULT_ALIGNMENT, next = 0;
     char shown[AQ_GGUF_SHOWN_BYTES];
     AQ_TRY(read_alignment(file, &alignment));
     const uint64_t start = (c->at + alignment - 1) & ~(alignment - 1);

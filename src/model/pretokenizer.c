@@ -100,9 +100,9 @@ aq_status aq_pretokenizer_open(const aq_pretokenizer_rules *rules, aq_pretokeniz
     aq_status status = AQ_OK;
     aq_pretokenizer *pre = *out = calloc(1, sizeof *pre);
     if (!pre) return aq_fail(AQ_ERR_MEMORY, "no memory for a pre-tokeniser");
-    while (status == AQ_OK && rules->regexes[pre->n_stage]) {
-        status = compile(rules->regexes[pre->n_stage], &pre->stages[pre->n_stage]);
-        pre->n_stage++;
+    for (int i = 0; i < MAX_STAGE && status == AQ_OK && rules->regexes[i]; i++) {
+        status = compile(rules->regexes[i], &pre->stages[i]);
+        pre->n_stage = i + 1;
     }
     if (status == AQ_OK) return AQ_OK;
     aq_pretokenizer_close(pre);

@@ -1,4 +1,5 @@
-/* The pre-tokenisers of byte-level BPE: how a text is cut into pieces inside which bytes are merged.
+/* The pre-tokenisers of byte-level BPE: how a text is cut into pieces inside which bytes are
+ * merged.
  *
  * A pre-tokeniser is a cascade of regular expressions: each cuts the pieces of the one before, and
  * what no match covers stays a piece. They are PCRE2 expressions over Unicode properties; the cuts
@@ -33,7 +34,8 @@ void aq_pretokenizer_close(aq_pretokenizer *pre);
 typedef aq_status (*aq_piece_sink)(void *arg, const char *piece, size_t bytes);
 
 /* Cuts any bytes. A byte that belongs to no well-formed UTF-8 character counts as a character that
- * is no letter, number, punctuation or space. Forwards failures of the sink; AQ_ERR_MEMORY. Local. */
+ * is no letter, number, punctuation or space. Forwards failures of the sink; AQ_ERR_MEMORY. Local.
+ */
 aq_status aq_pretokenizer_split(const aq_pretokenizer *pre, const char *text, size_t bytes,
                                 aq_piece_sink sink, void *arg);
 

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Sorts ids with the longest text first: a counting pass over lengths would need their range, and
- * there are few special tokens, so an order by (length, id) packed into one number will do. */
 static int by_key(const void *a, const void *b) {
     const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     return (x > y) - (x < y);
@@ -18,7 +16,8 @@ static bool is_special(const aq_token *token) {
 
 aq_status aq_special_tokens_open(const aq_vocabulary *vocabulary, aq_special_tokens *out) {
     int32_t n = 0;
-    for (int32_t id = 0; id < vocabulary->n; id++) n += is_special(&vocabulary->tokens[id]);
+    for (int32_t id = 0; id < vocabulary->n; id++)
+        n += is_special(&vocabulary->tokens[id]);
     uint64_t *keys = malloc(((size_t)n + 1) * sizeof *keys);
     out->ids = malloc(((size_t)n + 1) * sizeof *out->ids);
     out->n = 0;
@@ -33,7 +32,8 @@ aq_status aq_special_tokens_open(const aq_vocabulary *vocabulary, aq_special_tok
             keys[out->n++] = (uint64_t)(UINT32_MAX - token->text_bytes) << 32 | (uint32_t)id;
     }
     qsort(keys, (size_t)n, sizeof *keys, by_key);
-    for (int32_t i = 0; i < n; i++) out->ids[i] = (int32_t)(keys[i] & UINT32_MAX);
+    for (int32_t i = 0; i < n; i++)
+        out->ids[i] = (int32_t)(keys[i] & UINT32_MAX);
     free(keys);
     return AQ_OK;
 }
@@ -59,7 +59,8 @@ static aq_status take(ownership *o, size_t at, size_t n, int32_t id, bool *took)
         return aq_fail(AQ_ERR_MEMORY, "no memory to find special tokens in a text of %zu bytes",
                        o->bytes);
     *took = o->taken[at] == 0 && o->taken[at + n - 1] == 0;
-    for (size_t i = at; *took && i < at + n; i++) o->taken[i] = (uint32_t)id + 1;
+    for (size_t i = at; *took && i < at + n; i++)
+        o->taken[i] = (uint32_t)id + 1;
     return AQ_OK;
 }
 
@@ -84,7 +85,8 @@ static aq_status hand_over(const ownership *o, const aq_vocabulary *vocabulary, 
         if (owner > 0) {
             n = vocabulary->tokens[owner - 1].text_bytes;
         } else {
-            for (n = 1; o->taken && at + n < o->bytes && o->taken[at + n] == 0;) n++;
+            for (n = 1; o->taken && at + n < o->bytes && o->taken[at + n] == 0;)
+                n++;
             if (!o->taken) n = o->bytes;
         }
         AQ_TRY(sink(arg, o->text + at, n, (int32_t)owner - 1));
@@ -92,9 +94,9 @@ static aq_status hand_over(const ownership *o, const aq_vocabulary *vocabulary, 
     return AQ_OK;
 }
 
-aq_status aq_special_tokens_split(const aq_special_tokens *special,
-                                  const aq_vocabulary *vocabulary, const char *text, size_t bytes,
-                                  bool parse_special, aq_part_sink sink, void *arg) {
+aq_status aq_special_tokens_split(const aq_special_tokens *special, const aq_vocabulary *vocabulary,
+                                  const char *text, size_t bytes, bool parse_special,
+                                  aq_part_sink sink, void *arg) {
     ownership o = {text, bytes, NULL};
     aq_status status = AQ_OK;
     for (int32_t i = 0; i < special->n && status == AQ_OK; i++) {

@@ -28,8 +28,8 @@ typedef aq_status (*aq_part_sink)(void *arg, const char *part, size_t bytes, int
 
 /* Cuts a text. User-defined tokens are always cut out, the others only if parse_special. Forwards
  * failures of the sink; AQ_ERR_MEMORY. Local. */
-aq_status aq_special_tokens_split(const aq_special_tokens *special,
-                                  const aq_vocabulary *vocabulary, const char *text, size_t bytes,
-                                  bool parse_special, aq_part_sink sink, void *arg);
+aq_status aq_special_tokens_split(const aq_special_tokens *special, const aq_vocabulary *vocabulary,
+                                  const char *text, size_t bytes, bool parse_special,
+                                  aq_part_sink sink, void *arg);
 
 #endif

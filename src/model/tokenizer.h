@@ -2,8 +2,9 @@
  *
  * Encoding: special tokens are cut out of the text first (longest first), the rest is split by the
  * pre-tokeniser's regular expressions, each piece is mapped byte by byte to the GPT-2 alphabet and
- * merged, lowest rank first. Decoding is the exact inverse on bytes.
- * Source: Sennrich et al. 2016, arXiv 1508.07909; pre-tokenisers: docs/formats.md. */
+ * merged, lowest rank first. Decoding is the exact inverse on bytes, whatever they are, if the
+ * vocabulary has all 256 bytes; of bytes that it lacks (SmolLM2 lacks 23 rare ones) nothing is
+ * kept. Source: Sennrich et al. 2016, arXiv 1508.07909; pre-tokenisers: docs/formats.md. */
 #ifndef AQ_MODEL_TOKENIZER_H
 #define AQ_MODEL_TOKENIZER_H
 
@@ -20,6 +21,11 @@ typedef struct aq_tokenizer aq_tokenizer;
  * *out. AQ_ERR_FORMAT (a part is missing or inconsistent, named), AQ_ERR_UNSUPPORTED (tokeniser
  * kind, named), AQ_ERR_MEMORY. Local. */
 aq_status aq_tokenizer_open(const aq_gguf *file, aq_tokenizer **out);
+
+/* The same with another pre-tokeniser than the file names (older files name none or a wrong one);
+ * pre NULL: the file's. AQ_ERR_USAGE too (unknown name). Local. */
+aq_status aq_tokenizer_open_as(const aq_gguf *file, const char *pre, aq_tokenizer **out);
+
 void aq_tokenizer_close(aq_tokenizer *tok);
 
 /* One line about something doubtful in the file (an unknown pre-tokeniser was replaced), or NULL.
@@ -34,7 +40,9 @@ typedef struct {
 } aq_token_list;
 
 /* Appends the ids of `bytes` bytes of text, any bytes at all. parse_special: special tokens spelt
- * in the text become their ids; else they are plain text. Adds no BOS. AQ_ERR_MEMORY. Local. */
+ * in the text become their ids; else control tokens are plain text (the file's user-defined ones
+ * are not: they are part of its vocabulary). Adds no BOS. Many threads may encode with one
+ * tokeniser. AQ_ERR_MEMORY. Local. */
 aq_status aq_tokenizer_encode(const aq_tokenizer *tok, const char *text, size_t bytes,
                               bool parse_special, aq_token_list *list);
 

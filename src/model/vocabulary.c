@@ -5,8 +5,9 @@
 
 #include "src/model/utf8.h"
 
-#define TOKENS_KEY "tokenizer.ggml.tokens"
-#define TYPES_KEY  "tokenizer.ggml.token_type"
+#define TOKENS_KEY     "tokenizer.ggml.tokens"
+#define TYPES_KEY      "tokenizer.ggml.token_type"
+#define MAX_TEXT_BYTES 65536
 
 /* A character of the alphabet beyond 0xff stands for one of these 68 bytes. */
 static const struct {
@@ -37,7 +38,8 @@ static size_t spell_byte(int byte, char spelt[2]) {
     uint32_t character = (uint32_t)byte;
     if (is_unprintable(byte)) {
         character = 0x100;
-        for (int b = 0; b < byte; b++) character += is_unprintable(b);
+        for (int b = 0; b < byte; b++)
+            character += is_unprintable(b);
     }
     if (character < 0x80) {
         spelt[0] = (char)character;
@@ -55,8 +57,7 @@ static size_t decode(const char *text, size_t bytes, char *piece, bool *whole) {
     *whole = true;
     for (size_t at = 0; at < bytes; at += length) {
         int byte = -1;
-        const bool well_formed =
-            aq_utf8_next(text + at, bytes - at, &length) == AQ_UTF8_WHOLE;
+        const bool well_formed = aq_utf8_next(text + at, bytes - at, &length) == AQ_UTF8_WHOLE;
         if (well_formed && length == 1) byte = byte_of((uint8_t)text[at]);
         if (well_formed && length == 2)
             byte = byte_of(((uint32_t)text[at] & 0x1f) << 6 | ((uint32_t)text[at + 1] & 0x3f));
@@ -73,10 +74,20 @@ static size_t decode(const char *text, size_t bytes, char *piece, bool *whole) {
 
 static bool ends_turn(const char *text, size_t bytes) {
     static const char *const known[] = {
-        "<|im_end|>", "<|eot_id|>",  "<|eom_id|>",      "<|endoftext|>", "<|end_of_text|>",
-        "<|end|>",    "<end_of_turn>", "<end_of_utterance>", "</s>", "<EOT>", "_<EOT>", "[EOT]",
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|endoftext|>",
+        "<|end_of_text|>",
+        "<|end|>",
+        "<end_of_turn>",
+        "<end_of_utterance>",
+        "</s>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
         "[EOS]",
-        "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>", /* DeepSeek */
+        "<\xef\xbd\x9c\145nd\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>", /* DeepSeek */
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strlen(known[i]) == bytes && memcmp(known[i], text, bytes) == 0) return true;
@@ -112,11 +123,12 @@ static aq_status read_tokens(const aq_gguf *file, bool typed, aq_vocabulary *v) 
         next += fill(token, text, next, &in_alphabet);
         if (text.bytes == 0) continue; /* such a token only fills its place */
         if (!aq_name_index_add(&v->by_text, token->text, token->text_bytes, id))
-            return aq_fail(AQ_ERR_FORMAT, "%s: %s: token %d, \"%.*s\", is given twice; convert the "
-                           "model again", aq_gguf_path(file), TOKENS_KEY, (int)id,
+            return aq_fail(AQ_ERR_FORMAT,
+                           "%s: %s: token %d, \"%.*s\", is given twice; convert the "
+                           "model again",
+                           aq_gguf_path(file), TOKENS_KEY, (int)id,
                            (int)(text.bytes < 64 ? text.bytes : 64), token->text);
-        if (in_alphabet)
-            aq_name_index_add(&v->by_piece, token->piece, token->piece_bytes, id);
+        if (in_alphabet) aq_name_index_add(&v->by_piece, token->piece, token->piece_bytes, id);
     }
     for (int byte = 0; byte < 256; byte++) {
         char spelt[2];
@@ -128,7 +140,14 @@ static aq_status read_tokens(const aq_gguf *file, bool typed, aq_vocabulary *v) 
 /* The memory that all texts and pieces may need: a piece is no longer than its text. */
 static aq_status allocate(const aq_gguf *file, aq_vocabulary *v) {
     uint64_t bytes = 1;
-    for (int32_t id = 0; id < v->n; id++) bytes += 2 * aq_gguf_string_at(file, TOKENS_KEY, id).bytes;
+    for (int32_t id = 0; id < v->n; id++) {
+        const uint64_t text_bytes = aq_gguf_string_at(file, TOKENS_KEY, id).bytes;
+        if (text_bytes > MAX_TEXT_BYTES)
+            return aq_fail(AQ_ERR_FORMAT, "%s: %s: token %d has %llu bytes, at most %d make sense",
+                           aq_gguf_path(file), TOKENS_KEY, (int)id, (unsigned long long)text_bytes,
+                           MAX_TEXT_BYTES);
+        bytes += 2 * text_bytes;
+    }
     v->tokens = calloc((size_t)v->n, sizeof *v->tokens);
     v->bytes = bytes <= SIZE_MAX ? malloc((size_t)bytes) : NULL;
     if (!v->tokens || !v->bytes)
@@ -142,11 +161,15 @@ aq_status aq_vocabulary_open(const aq_gguf *file, aq_vocabulary *out) {
     const int64_t n_type = aq_gguf_int_count(file, TYPES_KEY);
     *out = (aq_vocabulary){0};
     if (n < 1 || n > INT32_MAX)
-        return aq_fail(AQ_ERR_FORMAT, "%s has no vocabulary: %s is missing or empty; use a file "
-                       "that carries its tokeniser", aq_gguf_path(file), TOKENS_KEY);
+        return aq_fail(AQ_ERR_FORMAT,
+                       "%s has no vocabulary: %s is missing or empty; use a file "
+                       "that carries its tokeniser",
+                       aq_gguf_path(file), TOKENS_KEY);
     if (n_type >= 0 && n_type != n)
-        return aq_fail(AQ_ERR_FORMAT, "%s: %s has %lld entries for %lld tokens; convert the model "
-                       "again", aq_gguf_path(file), TYPES_KEY, (long long)n_type, (long long)n);
+        return aq_fail(AQ_ERR_FORMAT,
+                       "%s: %s has %lld entries for %lld tokens; convert the model "
+                       "again",
+                       aq_gguf_path(file), TYPES_KEY, (long long)n_type, (long long)n);
     out->n = (int32_t)n;
     aq_status status = allocate(file, out);
     if (status == AQ_OK) status = read_tokens(file, n_type == n, out);
@@ -166,7 +189,6 @@ int32_t aq_vocabulary_find(const aq_vocabulary *vocabulary, const char *text, si
     return (int32_t)aq_name_index_find(&vocabulary->by_text, text, bytes);
 }
 
-int32_t aq_vocabulary_find_piece(const aq_vocabulary *vocabulary, const char *piece,
-                                 size_t bytes) {
+int32_t aq_vocabulary_find_piece(const aq_vocabulary *vocabulary, const char *piece, size_t bytes) {
     return (int32_t)aq_name_index_find(&vocabulary->by_piece, piece, bytes);
 }

@@ -26,7 +26,7 @@ typedef enum {
 } aq_token_kind;
 
 typedef struct {
-    const char *text; /* as the file spells it; neither is NUL-terminated */
+    const char *text;  /* as the file spells it; neither is NUL-terminated */
     const char *piece; /* the bytes it stands for */
     uint32_t text_bytes;
     uint32_t piece_bytes;

@@ -1,0 +1,253 @@
+#include "src/model/tokenizer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/model/bpe.h"
+#include "src/model/pretokenizer.h"
+#include "src/model/special_tokens.h"
+#include "src/model/vocabulary.h"
+
+#define MERGES_KEY    "tokenizer.ggml.merges"
+#define DEFAULT_PRE   "default"
+#define WARNING_BYTES 256
+
+struct aq_tokenizer {
+    aq_vocabulary vocabulary;
+    aq_special_tokens special;
+    aq_bpe bpe;
+    aq_pretokenizer *pre;
+    bool ignore_merges;
+    bool adds_bos;
+    int32_t bos;
+    int32_t ends[3]; /* eos, eot and eom; -1: none */
+    char *chat_template;
+    char warning[WARNING_BYTES];
+};
+
+/* ---- opening ---- */
+
+static aq_status check_kind(const aq_gguf *file) {
+    aq_gguf_string kind;
+    if (!aq_gguf_text(file, "tokenizer.ggml.model", &kind))
+        return aq_fail(AQ_ERR_FORMAT, "%s has no tokeniser: tokenizer.ggml.model is missing",
+                       aq_gguf_path(file));
+    if (kind.bytes == 4 && memcmp(kind.data, "gpt2", 4) == 0) return AQ_OK;
+    return aq_fail(AQ_ERR_UNSUPPORTED,
+                   "%s: tokeniser kind \"%.*s\" is not supported; only gpt2 "
+                   "(byte-level BPE) is",
+                   aq_gguf_path(file), (int)(kind.bytes < 64 ? kind.bytes : 64), kind.data);
+}
+
+/* The rule of one line "left right" of the merges; false if a part is not in the vocabulary. */
+static bool read_rule(const aq_vocabulary *v, aq_gguf_string line, int32_t rank, aq_bpe_rule *out) {
+    if (line.bytes < 3) return false;
+    const char *space = memchr(line.data + 1, ' ', (size_t)line.bytes - 1);
+    if (!space) return false;
+    const size_t left = (size_t)(space - line.data), right = (size_t)line.bytes - left - 1;
+    char joined[256];
+    char *whole = left + right <= sizeof joined ? joined : malloc(left + right);
+    if (!whole) return false;
+    memcpy(whole, line.data, left);
+    memcpy(whole + left, space + 1, right);
+    *out = (aq_bpe_rule){aq_vocabulary_find(v, line.data, left),
+                         aq_vocabulary_find(v, space + 1, right), rank,
+                         aq_vocabulary_find(v, whole, left + right)};
+    if (whole != joined) free(whole);
+    return out->left >= 0 && out->right >= 0 && out->result >= 0;
+}
+
+static aq_status read_merges(const aq_gguf *file, aq_tokenizer *tok) {
+    const int64_t n = aq_gguf_string_count(file, MERGES_KEY);
+    if (n < 0 || n > INT32_MAX)
+        return aq_fail(AQ_ERR_FORMAT, "%s: %s is missing; convert the model again",
+                       aq_gguf_path(file), MERGES_KEY);
+    AQ_TRY(aq_bpe_make(n, &tok->bpe));
+    for (int32_t rank = 0; rank < n; rank++) {
+        const aq_gguf_string line = aq_gguf_string_at(file, MERGES_KEY, rank);
+        aq_bpe_rule rule;
+        if (!read_rule(&tok->vocabulary, line, rank, &rule))
+            return aq_fail(AQ_ERR_FORMAT,
+                           "%s: %s: entry %d, \"%.*s\", does not join two tokens of "
+                           "the vocabulary to a third; convert the model again",
+                           aq_gguf_path(file), MERGES_KEY, (int)rank,
+                           (int)(line.bytes < 64 ? line.bytes : 64), line.data);
+        aq_bpe_add(&tok->bpe, rule);
+    }
+    return AQ_OK;
+}
+
+/* The pre-tokeniser by name, else the file's, else the default one with a warning. */
+static aq_status open_pre(const aq_gguf *file, const char *name, aq_tokenizer *tok) {
+    const aq_pretokenizer_rules *rules = name ? aq_pretokenizer_find(name, strlen(name)) : NULL;
+    aq_gguf_string named = {"", 0};
+    if (name && !rules) return aq_fail(AQ_ERR_USAGE, "pre-tokeniser \"%s\" is unknown", name);
+    if (!name && aq_gguf_text(file, "tokenizer.ggml.pre", &named))
+        rules = aq_pretokenizer_find(named.data, (size_t)named.bytes);
+    if (!rules) {
+        rules = aq_pretokenizer_find(DEFAULT_PRE, strlen(DEFAULT_PRE));
+        snprintf(tok->warning, sizeof tok->warning,
+                 "%.96s: pre-tokeniser \"%.*s\" is not known, " DEFAULT_PRE
+                 " is used: the text is cut otherwise than this model learnt",
+                 aq_gguf_path(file), (int)(named.bytes < 32 ? named.bytes : 32), named.data);
+    }
+    tok->ignore_merges = rules->ignore_merges;
+    tok->adds_bos = rules->adds_bos;
+    return aq_pretokenizer_open(rules, &tok->pre);
+}
+
+/* The id that a key names, or -1. */
+static int32_t read_id(const aq_gguf *file, const char *key, const aq_vocabulary *v) {
+    int64_t id;
+    return aq_gguf_int(file, key, &id) && id >= 0 && id < v->n ? (int32_t)id : -1;
+}
+
+static aq_status read_settings(const aq_gguf *file, aq_tokenizer *tok) {
+    aq_gguf_string text;
+    bool adds_bos;
+    tok->bos = read_id(file, "tokenizer.ggml.bos_token_id", &tok->vocabulary);
+    tok->ends[0] = read_id(file, "tokenizer.ggml.eos_token_id", &tok->vocabulary);
+    tok->ends[1] = read_id(file, "tokenizer.ggml.eot_token_id", &tok->vocabulary);
+    tok->ends[2] = read_id(file, "tokenizer.ggml.eom_token_id", &tok->vocabulary);
+    if (aq_gguf_bool(file, "tokenizer.ggml.add_bos_token", &adds_bos)) tok->adds_bos = adds_bos;
+    if (!aq_gguf_text(file, "tokenizer.chat_template", &text)) return AQ_OK;
+    tok->chat_template = malloc((size_t)text.bytes + 1);
+    if (!tok->chat_template)
+        return aq_fail(AQ_ERR_MEMORY, "no memory for the chat template of %s", aq_gguf_path(file));
+    memcpy(tok->chat_template, text.data, (size_t)text.bytes);
+    tok->chat_template[text.bytes] = '\0';
+    return AQ_OK;
+}
+
+aq_status aq_tokenizer_open_as(const aq_gguf *file, const char *pre, aq_tokenizer **out) {
+    *out = NULL;
+    AQ_TRY(check_kind(file));
+    aq_tokenizer *tok = calloc(1, sizeof *tok);
+    if (!tok) return aq_fail(AQ_ERR_MEMORY, "no memory for a tokeniser");
+    aq_status status = aq_vocabulary_open(file, &tok->vocabulary);
+    if (status == AQ_OK) status = aq_special_tokens_open(&tok->vocabulary, &tok->special);
+    if (status == AQ_OK) status = read_merges(file, tok);
+    if (status == AQ_OK) status = open_pre(file, pre, tok);
+    if (status == AQ_OK) status = read_settings(file, tok);
+    if (status == AQ_OK)
+        *out = tok;
+    else
+        aq_tokenizer_close(tok);
+    return status;
+}
+
+aq_status aq_tokenizer_open(const aq_gguf *file, aq_tokenizer **out) {
+    return aq_tokenizer_open_as(file, NULL, out);
+}
+
+void aq_tokenizer_close(aq_tokenizer *tok) {
+    if (!tok) return;
+    aq_pretokenizer_close(tok->pre);
+    aq_bpe_free(&tok->bpe);
+    aq_special_tokens_close(&tok->special);
+    aq_vocabulary_close(&tok->vocabulary);
+    free(tok->chat_template);
+    free(tok);
+}
+
+/* ---- encoding ---- */
+
+/* One call of encode. */
+typedef struct {
+    const aq_tokenizer *tok;
+    aq_token_list *list;
+    aq_bpe_work work;
+} encoding;
+
+static aq_status reserve(aq_token_list *list, size_t n) {
+    const int64_t need = list->n + (int64_t)n;
+    if (need <= list->capacity) return AQ_OK;
+    const int64_t capacity = need + list->capacity / 2 + 256;
+    int32_t *larger = realloc(list->ids, (size_t)capacity * sizeof *larger);
+    if (!larger) return aq_fail(AQ_ERR_MEMORY, "no memory for %lld tokens", (long long)capacity);
+    list->ids = larger;
+    list->capacity = capacity;
+    return AQ_OK;
+}
+
+aq_status aq_token_list_push(aq_token_list *list, int32_t id) {
+    AQ_TRY(reserve(list, 1));
+    list->ids[list->n++] = id;
+    return AQ_OK;
+}
+
+/* Bytes that the vocabulary lacks are kept while merging, because they part their neighbours. */
+static aq_status encode_piece(void *arg, const char *piece, size_t bytes) {
+    encoding *e = arg;
+    const aq_vocabulary *v = &e->tok->vocabulary;
+    const int32_t whole = e->tok->ignore_merges ? aq_vocabulary_find_piece(v, piece, bytes) : -1;
+    if (whole >= 0) return aq_token_list_push(e->list, whole);
+    AQ_TRY(reserve(e->list, bytes));
+    int32_t *ids = e->list->ids + e->list->n;
+    int64_t n = (int64_t)bytes;
+    for (size_t i = 0; i < bytes; i++)
+        ids[i] = v->byte_ids[(uint8_t)piece[i]];
+    AQ_TRY(aq_bpe_merge(&e->tok->bpe, &e->work, ids, &n));
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] >= 0) e->list->ids[e->list->n++] = ids[i];
+    return AQ_OK;
+}
+
+static aq_status encode_part(void *arg, const char *part, size_t bytes, int32_t id) {
+    encoding *e = arg;
+    if (id >= 0) return aq_token_list_push(e->list, id);
+    return aq_pretokenizer_split(e->tok->pre, part, bytes, encode_piece, e);
+}
+
+aq_status aq_tokenizer_encode(const aq_tokenizer *tok, const char *text, size_t bytes,
+                              bool parse_special, aq_token_list *list) {
+    encoding e = {tok, list, {0}};
+    const aq_status status = aq_special_tokens_split(&tok->special, &tok->vocabulary, text, bytes,
+                                                     parse_special, encode_part, &e);
+    aq_bpe_work_free(&e.work);
+    return status;
+}
+
+/* ---- reading ---- */
+
+const char *aq_tokenizer_warning(const aq_tokenizer *tok) {
+    return tok->warning[0] ? tok->warning : NULL;
+}
+
+const char *aq_tokenizer_piece(const aq_tokenizer *tok, int32_t id, bool with_special,
+                               size_t *bytes) {
+    *bytes = 0;
+    if (id < 0 || id >= tok->vocabulary.n) return "";
+    const aq_token *token = &tok->vocabulary.tokens[id];
+    const bool hidden = token->kind == AQ_TOKEN_CONTROL || token->kind == AQ_TOKEN_UNKNOWN;
+    if (!hidden || with_special) *bytes = token->piece_bytes;
+    return token->piece;
+}
+
+int32_t aq_tokenizer_count(const aq_tokenizer *tok) {
+    return tok->vocabulary.n;
+}
+
+int32_t aq_tokenizer_find(const aq_tokenizer *tok, const char *text) {
+    return aq_vocabulary_find(&tok->vocabulary, text, strlen(text));
+}
+
+int32_t aq_tokenizer_bos(const aq_tokenizer *tok) {
+    return tok->bos;
+}
+
+bool aq_tokenizer_adds_bos(const aq_tokenizer *tok) {
+    return tok->adds_bos && tok->bos >= 0;
+}
+
+bool aq_tokenizer_ends(const aq_tokenizer *tok, int32_t id) {
+    if (id < 0 || id >= tok->vocabulary.n) return false;
+    for (int i = 0; i < 3; i++)
+        if (tok->ends[i] == id) return true;
+    return tok->vocabulary.tokens[id].ends_turn;
+}
+
+const char *aq_tokenizer_chat_template(const aq_tokenizer *tok) {
+    return tok->chat_template;
+}
