@@ -5,7 +5,11 @@
  *   m = max_s a[s],  l = sum_s exp(a[s] - m),  o[i] = sum_s exp(a[s] - m) value[s, g, i]
  *
  * o is not divided by l. No visible token: m = -inf, l = 0, o = 0, which attn_merge takes as
- * neutral. Sums in fp32. Tolerance: reductions of length n_col and of the number of tokens.
+ * neutral. Keys are finite; a score beyond the range of fp32 is not caught: it gives
+ * infinities or NaN.
+ *
+ * Sums in fp32. The same bits for the same number of threads. Tolerance: scores are reductions of
+ * length n_col and enter the weights as a relative error; o and l are reductions over the tokens.
  * Source: Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv
  * 2205.14135; chosen dimensions as in AQUA, arXiv 2509.11155. */
 #ifndef AQ_KERNELS_ATTN_PARTIAL_H

@@ -25,8 +25,8 @@ typedef struct {
     const aq_simd *simd;
     int g;
     int64_t row, n_row; /* first row, number of rows */
-    float *q;           /* [n_row, n_in] scaled; only the chosen columns if some are chosen */
-    int16_t *dims;      /* [n_row, n_dim] */
+    float *q;           /* [n_row, n_in] scaled; the chosen columns only, if sparse */
+    int16_t *dims;      /* [n_row, n_dim], if sparse */
     int64_t *pos;       /* [n_row] position of the query */
     int *n_seen;        /* [n_row] visible tokens of the current tile */
     float *score;       /* [n_row, AQ_TILE] */
@@ -51,9 +51,15 @@ static int group_of(const aq_attn_partial_args *args) {
     return args->n_head / args->kv.n_kv_head;
 }
 
-/* Columns that enter a score. */
+/* Whether scores are summed over the chosen columns alone. If most are chosen it is faster to go
+ * over all, which rows share, with zeros in the queries. */
+static bool is_sparse(const aq_attn_partial_args *args) {
+    return args->dims && 3 * args->n_dim <= 2 * args->kv.n_col;
+}
+
+/* Columns that a score is summed over. */
 static int n_score_dim(const aq_attn_partial_args *args) {
-    return args->dims ? args->n_dim : args->kv.n_col;
+    return is_sparse(args) ? args->n_dim : args->kv.n_col;
 }
 
 static void *carve(char **at, int64_t bytes) {
@@ -71,7 +77,7 @@ static char *lay_out(attn_block *block, char *at, int64_t n_row) {
     block->key = carve(&at, AQ_TILE * args->kv.n_col * f);
     block->value = carve(&at, AQ_TILE * d_head * f);
     block->q = carve(&at, n_row * n_in * f);
-    block->dims = carve(&at, args->dims ? n_row * n_in * (int64_t)sizeof *block->dims : 0);
+    block->dims = carve(&at, is_sparse(args) ? n_row * n_in * (int64_t)sizeof *block->dims : 0);
     block->pos = carve(&at, n_row * (int64_t)sizeof *block->pos);
     block->n_seen = carve(&at, n_row * (int64_t)sizeof *block->n_seen);
     block->score = carve(&at, n_row * AQ_TILE * f);
@@ -99,32 +105,45 @@ static int64_t rows_that_fit(const attn_task *task) {
     return n_row;
 }
 
-/* Takes up rows row .. row + n_row of KV head g: scaled queries, positions, an empty result. */
+/* The scaled query of (query, head) pair `from` becomes row r of the block. */
+static void take_query(const attn_block *block, int64_t from, int64_t r) {
+    const aq_attn_partial_args *args = block->args;
+    const int n_in = n_score_dim(args);
+    const float *q = args->q + from * args->kv.n_col;
+    const int16_t *dims = args->dims ? args->dims + from * args->n_dim : NULL;
+    float *to = block->q + r * n_in;
+    if (!dims) {
+        for (int c = 0; c < n_in; c++)
+            to[c] = q[c] * args->scale;
+    } else if (is_sparse(args)) {
+        memcpy(block->dims + r * n_in, dims, (size_t)n_in * sizeof *dims);
+        for (int j = 0; j < n_in; j++)
+            to[j] = q[dims[j]] * args->scale;
+    } else {
+        memset(to, 0, (size_t)n_in * sizeof *to);
+        for (int j = 0; j < args->n_dim; j++)
+            to[dims[j]] = q[dims[j]] * args->scale;
+    }
+}
+
+static void clear_result(float *result, int d_head) {
+    memset(result, 0, (size_t)(d_head + 2) * sizeof *result);
+    result[d_head] = -INFINITY;
+}
+
+/* Takes up rows row .. row + n_row of KV head g, with an empty result. */
 static void take_rows(attn_block *block, int g, int64_t row, int64_t n_row, float *part) {
     const aq_attn_partial_args *args = block->args;
-    const int group = group_of(args), n_in = n_score_dim(args), d_head = args->kv.d_head;
+    const int group = group_of(args), d_head = args->kv.d_head;
     block->g = g;
     block->row = row;
     block->n_row = n_row;
     block->part = part;
     for (int64_t r = 0; r < n_row; r++) {
         const int64_t t = (row + r) / group;
-        const int64_t from = t * args->n_head + (int64_t)g * group + (row + r) % group;
-        const float *q = args->q + from * args->kv.n_col;
-        float *to = block->q + r * n_in;
-        if (args->dims) {
-            const int16_t *dims = args->dims + from * n_in;
-            memcpy(block->dims + r * n_in, dims, (size_t)n_in * sizeof *dims);
-            for (int j = 0; j < n_in; j++)
-                to[j] = q[dims[j]] * args->scale;
-        } else {
-            for (int j = 0; j < n_in; j++)
-                to[j] = q[j] * args->scale;
-        }
+        take_query(block, t * args->n_head + (int64_t)g * group + (row + r) % group, r);
         block->pos[r] = args->q_pos[t];
-        float *result = part + r * (d_head + 2);
-        memset(result, 0, (size_t)(d_head + 2) * sizeof *result);
-        result[d_head] = -INFINITY;
+        clear_result(part + r * (d_head + 2), d_head);
     }
 }
 
@@ -164,7 +183,7 @@ static void score_rows(const attn_block *block, int64_t tile, int64_t begin, int
     aq_dtype dtype = args->kv.key_dtype;
     const void *keys = fetch(block, args->kv.keys, &dtype,
                              (tile * args->kv.n_kv_head + block->g) * n, n, block->key);
-    if (args->dims) {
+    if (is_sparse(args)) {
         for (int64_t r = begin; r < end; r++)
             block->simd->score_chosen(block->q + r * args->n_dim, block->dims + r * args->n_dim,
                                       args->n_dim, keys, dtype, block->score + r * AQ_TILE);
@@ -308,11 +327,8 @@ static void merge_edge(const attn_task *task, int thread, int edge, int g) {
 /* Makes rows of the result neutral, as those of a KV head that starts to be merged. */
 static void clear_results(const attn_task *task, int g) {
     const int d_head = task->args->kv.d_head;
-    for (int64_t r = 0; r < task->n_shared_row; r++) {
-        float *result = result_of(task->args, g, task->row + r);
-        memset(result, 0, (size_t)(d_head + 2) * sizeof *result);
-        result[d_head] = -INFINITY;
-    }
+    for (int64_t r = 0; r < task->n_shared_row; r++)
+        clear_result(result_of(task->args, g, task->row + r), d_head);
 }
 
 /* Merges the KV heads that several members had tiles of. */

@@ -1,10 +1,14 @@
 /* The key/value cache of one layer on one rank, and writing tokens into it.
  *
  * A tile holds AQ_TILE consecutive positions of the text; a rank holds the tiles it owns, in rising
- * order of position:
- *   keys    [n_tile, n_kv_head, n_col, AQ_TILE]    dimension-major: any subset of columns is whole
- * rows values  [n_tile, n_kv_head, AQ_TILE, d_head]   token-major Slots past the last token written
- * hold zeros and are never read as tokens: the causal bound of attn_partial excludes them. */
+ * order of position. Keys are dimension-major inside a tile, so that any subset of columns is a few
+ * whole rows; values are token-major:
+ *
+ *   keys    [n_tile, n_kv_head, n_col, AQ_TILE]
+ *   values  [n_tile, n_kv_head, AQ_TILE, d_head]
+ *
+ * Slots past the last token written hold zeros and are never read as tokens: the causal bound of
+ * attn_partial excludes them. */
 #ifndef AQ_KERNELS_KV_APPEND_H
 #define AQ_KERNELS_KV_APPEND_H
 

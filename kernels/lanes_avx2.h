@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define AQ_LANES 8
 
@@ -78,6 +79,13 @@ static inline aq_v aq_v_load_bf16(const uint8_t *p) {
 
 static inline float aq_f16_lane(uint16_t h) {
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+}
+
+/* By way of memory: the two are then fetched by broadcasting loads, which cost no shuffle. */
+static inline void aq_f16_pair(const uint8_t *p, float *out) {
+    int32_t both;
+    memcpy(&both, p, sizeof both);
+    _mm_storel_pi((__m64 *)out, _mm_cvtph_ps(_mm_cvtsi32_si128(both)));
 }
 
 static inline aq_vi aq_vi_set1(int32_t a) {

@@ -94,8 +94,17 @@ static inline aq_v aq_v_load_bf16(const uint8_t *p) {
                   aq_bf16_to_f32(h[3])};
 }
 
+/* One half float. */
 static inline float aq_f16_lane(uint16_t h) {
     return aq_f16_to_f32(h);
+}
+
+/* Two half floats at p. */
+static inline void aq_f16_pair(const uint8_t *p, float *out) {
+    uint16_t h[2];
+    memcpy(h, p, sizeof h);
+    out[0] = aq_f16_to_f32(h[0]);
+    out[1] = aq_f16_to_f32(h[1]);
 }
 
 static inline aq_vi aq_vi_set1(int32_t a) {

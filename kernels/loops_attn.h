@@ -181,11 +181,12 @@ static void choose(const float *q, const float *weight, int n_col, int n_dim, in
         least |= bit;
         n_from = n;
     }
+    /* Without branches, which could not be foretold here. */
     int n_equal = n_dim - count_from(rank, n_col, least + 1);
     for (int i = 0, n = 0; n < n_dim; i++) {
-        const bool equal = rank[i] == least;
+        const int equal = rank[i] == least;
         dims[n] = (int16_t)i;
-        n += rank[i] > least || (equal && n_equal > 0);
+        n += (rank[i] > least) | (equal & (n_equal > 0));
         n_equal -= equal;
     }
 }

@@ -75,7 +75,9 @@ AQ_MELT void unpack_q4_0(const uint8_t *block, int group, aq_v *w) {
 
 AQ_MELT void unpack_q4_1(const uint8_t *block, int group, aq_v *w) {
     (void)group;
-    unpack_nibbles(block + 4, aq_levels_make(f16_at(block), f16_at(block + 2)), w);
+    float pair[2];
+    aq_f16_pair(block, pair);
+    unpack_nibbles(block + 4, aq_levels_make(pair[0], pair[1]), w);
 }
 
 /* The same with a fifth bit for each element, in `high`. */
@@ -101,7 +103,9 @@ AQ_MELT void unpack_q5_0(const uint8_t *block, int group, aq_v *w) {
 
 AQ_MELT void unpack_q5_1(const uint8_t *block, int group, aq_v *w) {
     (void)group;
-    unpack_5bit(block + 4, block + 8, f16_at(block), f16_at(block + 2), w);
+    float pair[2];
+    aq_f16_pair(block, pair);
+    unpack_5bit(block + 4, block + 8, pair[0], pair[1], w);
 }
 
 AQ_MELT void unpack_q8_0(const uint8_t *block, int group, aq_v *w) {

@@ -31,7 +31,7 @@ typedef struct {
     int64_t a_stride;
     int64_t n_row;
     int64_t n_in;
-    const void *b; /* [n_in, n_out], b_stride elements from one row to the next */
+    const void *b;    /* [n_in, n_out], b_stride elements from one row to the next */
     aq_dtype b_dtype; /* AQ_F32 or AQ_BF16 */
     int64_t b_stride;
     int64_t n_out;

@@ -1,6 +1,7 @@
 /* The dimensions that decide: per token and query head, the n_dim columns of largest
  *   abs(q[t, h, i]) * weight[h / group, i]      (weight NULL: 1)
- * written in rising order. Of equal ones the lower column wins. NaN ranks below everything.
+ * written in rising order. The product is rounded to fp32. Of equal ones the lower column wins. NaN
+ * ranks below everything.
  *
  * weight NULL is the paper's rule (magnitude); weight = sigma_k is the expected share of a column
  * in the score (energy). Tolerance: exact. Source: AQUA, arXiv 2509.11155. */
