@@ -59,8 +59,8 @@ static const option table[] = {
      "aqua: share of key columns stored at all"},
     {"", "--rank-by", TEXT, AT(rank_by), BOTH, "magnitude|energy|static", "energy", 0, 0,
      "aqua: abs(q), abs(q) times the column's spread, or the leading ones"},
-    {"-o", "--output", TEXT, AT(format), BOTH, "md|jsonl|both", "md", 0, 0,
-     "on stdout: a Markdown table, JSON lines, or both"},
+    {"-o", "--output", TEXT, AT(format), BOTH, "md|jsonl", "md", 0, 0,
+     "on stdout: a Markdown table, or JSON lines"},
     {"", "--jsonl", TEXT, AT(jsonl), BOTH, "FILE", NULL, 0, 0, "append the JSON lines to a file"},
     {"-h", "--help", FLAG, AT(help), BOTH, NULL, NULL, 0, 0, "this text"},
 };

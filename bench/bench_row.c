@@ -10,8 +10,7 @@
 
 aq_status aq_bench_table_open(const aq_bench_options *options, const char *host,
                               aq_bench_table *out) {
-    *out = (aq_bench_table){.markdown = strcmp(options->format, "jsonl") != 0,
-                            .json = strcmp(options->format, "md") != 0,
+    *out = (aq_bench_table){.markdown = strcmp(options->format, "md") == 0,
                             .scaling = options->command == AQ_BENCH_STRONG,
                             .path = options->jsonl,
                             .host = host};
@@ -45,6 +44,11 @@ static const char *attn_name(const aq_lane *lane) {
     return lane->options.attn == AQ_ATTN_AQUA ? "aqua" : "dense";
 }
 
+/* As the command line spells it. */
+static const char *cache_type(aq_dtype dtype) {
+    return dtype == AQ_F32 ? "f32" : "bf16";
+}
+
 static double exchange_share(const aq_series *series) {
     return series->wall_s > 0 ? series->exchange_s / series->wall_s : 0;
 }
@@ -55,14 +59,15 @@ static double sent_per_token(const aq_series *series) {
 
 static void print_markdown(const aq_bench_row *row, const aq_statistics *tps) {
     const aq_series *series = row->series;
-    char attn[32];
+    const aq_session_options *how = &row->lane->options;
+    char attn[64];
     snprintf(attn, sizeof attn, "%s", attn_name(row->lane));
-    if (row->lane->options.attn == AQ_ATTN_AQUA)
-        snprintf(attn, sizeof attn, "aqua %.4g", row->lane->options.k_ratio);
+    if (how->attn == AQ_ATTN_AQUA)
+        snprintf(attn, sizeof attn, "aqua, k %.4g, s %.4g", how->k_ratio, how->s_ratio);
     printf("| %s | %s | %s | %d | %d | %.2f ± %.2f | %.2f | %.1f %% | %.2f | %.2f |", row->test,
-           attn, aq_dtype_any_name(row->lane->options.key_dtype), row->engine->n_rank,
-           row->engine->n_thread, tps->mean, tps->sd, tps->median, 100 * exchange_share(series),
-           sent_per_token(series) / 1024, (double)row->lane->cache_bytes / 1048576.0);
+           attn, cache_type(how->key_dtype), row->engine->n_rank, row->engine->n_thread, tps->mean,
+           tps->sd, tps->median, 100 * exchange_share(series), sent_per_token(series) / 1024,
+           (double)row->lane->cache_bytes / 1048576.0);
     if (row->scaling)
         printf(" %.2f | %.0f %% | %.2g |", row->scaling->speedup, 100 * row->scaling->efficiency,
                row->scaling->max_delta);
@@ -87,8 +92,8 @@ static void describe_setting(aq_report *report, const aq_bench_table *table,
         aq_report_real(report, "k_ratio", lane->options.k_ratio);
         aq_report_real(report, "s_ratio", lane->options.s_ratio);
     }
-    aq_report_text(report, "key_type", aq_dtype_any_name(lane->options.key_dtype));
-    aq_report_text(report, "value_type", aq_dtype_any_name(lane->options.value_dtype));
+    aq_report_text(report, "key_type", cache_type(lane->options.key_dtype));
+    aq_report_text(report, "value_type", cache_type(lane->options.value_dtype));
 }
 
 static void describe_result(aq_report *report, const aq_bench_row *row, const aq_statistics *tps) {
@@ -134,7 +139,7 @@ static aq_status print_json(const aq_bench_table *table, const aq_bench_row *row
     aq_report_close(report);
     if (!text) return aq_fail(AQ_ERR_MEMORY, "no memory for a row");
     to_one_line(text);
-    if (table->json) printf("%s\n", text);
+    if (!table->markdown) printf("%s\n", text);
     const bool failed = table->file && fprintf(table->file, "%s\n", text) < 0;
     free(text);
     return failed ? aq_fail(AQ_ERR_IO, "cannot append to %s: %s", table->path, strerror(errno))
@@ -149,7 +154,7 @@ aq_status aq_bench_table_add(const aq_bench_table *table, const aq_bench_row *ro
                                                   (double)series->n_tok, rates);
     free(rates);
     if (table->markdown) print_markdown(row, &tps);
-    if (table->json || table->file) AQ_TRY(print_json(table, row, &tps));
+    if (!table->markdown || table->file) AQ_TRY(print_json(table, row, &tps));
     if (fflush(stdout) != 0) return aq_fail(AQ_ERR_IO, "cannot write to standard output");
     return AQ_OK;
 }

@@ -30,9 +30,9 @@ typedef struct {
 
 /* Where rows go, on the rank that talks to the user. */
 typedef struct {
-    bool markdown, json;
-    bool scaling; /* columns of `strong` */
-    FILE *file;   /* JSON lines as well; NULL: none */
+    bool markdown; /* on stdout; else JSON lines */
+    bool scaling;  /* columns of `strong` */
+    FILE *file;    /* JSON lines as well; NULL: none */
     const char *path, *host;
     char cpu[128];
 } aq_bench_table;
