@@ -1,5 +1,6 @@
 #include "calib/calibrate.h"
 
+#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,6 +125,7 @@ aq_status aq_calibrate(aq_engine *engine, aq_comm *comm, const int32_t *ids, int
 /* Solves the problems dealt to this rank. */
 static aq_status solve_share(const aq_comm *comm, const aq_gram *gram, aq_projection *p) {
     const int64_t d = gram->d_head, n_problem = (int64_t)gram->n_layer * gram->n_kv_head;
+    openblas_set_num_threads(1); /* problems are small, and every rank solves some */
     for (int64_t i = aq_comm_rank(comm); i < n_problem; i += aq_comm_size(comm)) {
         const aq_gram_sums s = aq_gram_get(gram, i);
         const aq_status status =

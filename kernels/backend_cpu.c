@@ -1,6 +1,4 @@
 /* The CPU backend: memory, choice of instruction set, and the table. */
-#define _GNU_SOURCE
-#include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -139,8 +137,6 @@ aq_status aq_backend_cpu_open(int n_thread, aq_cpu_isa isa, aq_backend **out) {
     cpu->scratch = aligned_alloc(ALIGN_BYTES, n * AQ_CPU_SCRATCH_BYTES);
     if (!cpu->scratch)
         status = aq_fail(AQ_ERR_MEMORY, "no memory for the scratch of %zu threads", n);
-    /* The team shares out the work itself; the BLAS must not start threads of its own. */
-    openblas_set_num_threads(1);
 done:
     if (status != AQ_OK)
         cpu_close(&cpu->base);

@@ -1,8 +1,8 @@
 /* Product with a stored weight: y[t, j] = sum_i x[t, i] w[j, i], or y[t, j] += ... if `accumulate`.
  *
  * Weights stay in their stored type and are dequantised on the fly; activations and sums are fp32.
- * Few tokens go through matrix-vector kernels, many through dequantised panels and a BLAS: the two
- * differ only in the order of their sums. Tolerance: reduction of length n_in against the product
+ * Few tokens go through matrix-vector kernels, many through dequantised panels: the two differ only
+ * in the order of their sums. Tolerance: reduction of length n_in against the product
  * of the dequantised weights. */
 #ifndef AQ_KERNELS_MATMUL_H
 #define AQ_KERNELS_MATMUL_H

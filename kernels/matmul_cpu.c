@@ -1,24 +1,27 @@
 /* Product with a stored weight. Contract: matmul.h.
  *
  * Few tokens: each member takes a part of the rows and reads them once, dequantising in registers.
- * Many: the product is cut into pieces of PANEL_ROWS rows by PIECE_TOKS tokens by PIECE_IN columns;
- * a member dequantises the panel into its scratch and calls the BLAS, single-threaded. The cut does
- * not depend on the number of members, so neither do the bits. */
-#include <cblas.h>
-
+ * Many: a member dequantises a panel of PANEL_ROWS rows by PANEL_IN columns into its scratch,
+ * turned so that a vector holds one column of many rows, and multiplies it with its tokens. Every
+ * sum is taken in the same order however the work is shared, so the bits do not depend on the
+ * members. */
 #include "kernels/cpu.h"
 
-/* Measured on 1536 x 576 Q4_1, AVX-512, two threads, OpenBLAS 0.3.21: matrix-vector kernels win up
- * to 4 tokens (27 us against 54 at one token), the BLAS from 5 to 12 (133 us against 176 at twelve)
- * and from 24 on; in between the BLAS is 2 to 31 % slower. One line is drawn, at the first
- * crossing. */
-#define FEW_TOKS   4
+/* Measured on 1536 x 576 Q4_1, AVX-512, two threads: 16 tokens take 164 us as rows, 208 as a panel;
+ * 24 take 246 and 235. */
+#define FEW_TOKS   16
 #define ROW_ALIGN  4
-#define PANEL_ROWS 96
-#define PIECE_IN   4096 /* PANEL_ROWS * PIECE_IN floats fill the scratch */
-#define PIECE_TOKS 256
+#define PANEL_ROWS 64
+#define PANEL_IN   1024 /* a multiple of every type's block */
+#define PIECE_TOKS 96   /* tokens of an item of work */
 
-_Static_assert(PANEL_ROWS *PIECE_IN * sizeof(float) <= AQ_CPU_SCRATCH_BYTES, "panel fits scratch");
+typedef struct {
+    float panel[PANEL_IN * PANEL_ROWS];
+    float keep[PIECE_TOKS]; /* ones */
+} matmul_scratch;
+
+_Static_assert(sizeof(matmul_scratch) <= AQ_CPU_SCRATCH_BYTES, "panel fits scratch");
+_Static_assert(PANEL_ROWS % AQ_COLUMNS_ALIGN == 0, "whole vectors");
 
 typedef struct {
     aq_cpu *cpu;
@@ -56,35 +59,52 @@ static void few_part(void *arg, int thread, int n_thread) {
     task->cpu->simd->dot_rows(&rows);
 }
 
-/* Rows j .. j + n_row of the product for tokens t .. t + n_tok. */
-static void one_piece(const matmul_task *task, float *panel, int64_t j, int64_t n_row, int64_t t,
-                      int64_t n_tok) {
+/* Columns i .. i + n_in of rows j .. j + n_row of the weight, times tokens [begin, end). */
+static void multiply_panel(const matmul_task *task, matmul_scratch *scratch, int64_t j,
+                           int64_t n_row, int64_t i, int64_t n_in, int64_t begin, int64_t end) {
     const aq_matmul_args *a = task->args;
-    for (int64_t i = 0; i < a->n_in; i += PIECE_IN) {
-        const int64_t n_in = lesser(PIECE_IN, a->n_in - i);
-        const int64_t skip_bytes = aq_dtype_row_bytes(a->dtype, i);
-        for (int64_t r = 0; r < n_row; r++)
-            task->cpu->simd->dequantise(
-                a->dtype, (const uint8_t *)a->w + (j + r) * task->row_bytes + skip_bytes, n_in,
-                panel + r * n_in);
-        const float keep = i > 0 || a->accumulate ? 1.0f : 0.0f;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n_tok, (int)n_row, (int)n_in,
-                    1.0f, a->x + t * a->n_in + i, (int)a->n_in, panel, (int)n_in, keep,
-                    a->y + t * a->n_out + j, (int)a->n_out);
-    }
+    const aq_simd *simd = task->cpu->simd;
+    simd->columns(&(aq_columns_args){.dtype = a->dtype,
+                                     .w = (const uint8_t *)a->w + j * task->row_bytes +
+                                          aq_dtype_row_bytes(a->dtype, i),
+                                     .row_bytes = task->row_bytes,
+                                     .n_row = n_row,
+                                     .n = n_in,
+                                     .out = scratch->panel,
+                                     .out_stride = PANEL_ROWS});
+    for (int64_t t = begin; t < end; t += PIECE_TOKS)
+        simd->panel(&(aq_panel_args){.a = a->x + t * a->n_in + i,
+                                     .a_stride = a->n_in,
+                                     .n_row = lesser(PIECE_TOKS, end - t),
+                                     .n_in = n_in,
+                                     .b = scratch->panel,
+                                     .b_dtype = AQ_F32,
+                                     .b_stride = PANEL_ROWS,
+                                     .n_out = n_row,
+                                     .keep = i > 0 || a->accumulate ? scratch->keep : NULL,
+                                     .c = a->y + t * a->n_out + j,
+                                     .c_stride = a->n_out});
 }
 
+/* An item of work is one panel's rows with PIECE_TOKS tokens; items of one panel follow each other,
+ * so that a member makes a panel once for all of its tokens. */
 static void many_part(void *arg, int thread, int n_thread) {
     const matmul_task *task = arg;
     const aq_matmul_args *a = task->args;
-    float *panel = aq_cpu_scratch(task->cpu, thread);
-    const int64_t n_panel = pieces(a->n_out, PANEL_ROWS);
+    matmul_scratch *scratch = aq_cpu_scratch(task->cpu, thread);
+    for (int t = 0; t < PIECE_TOKS; t++)
+        scratch->keep[t] = 1.0f;
+    const int64_t n_piece = pieces(a->n_tok, PIECE_TOKS);
     int64_t begin, end;
-    aq_threads_part(n_panel * pieces(a->n_tok, PIECE_TOKS), thread, n_thread, &begin, &end);
-    for (int64_t p = begin; p < end; p++) {
-        const int64_t j = p % n_panel * PANEL_ROWS, t = p / n_panel * PIECE_TOKS;
-        one_piece(task, panel, j, lesser(PANEL_ROWS, a->n_out - j), t,
-                  lesser(PIECE_TOKS, a->n_tok - t));
+    aq_threads_part(pieces(a->n_out, PANEL_ROWS) * n_piece, thread, n_thread, &begin, &end);
+    while (begin < end) {
+        const int64_t j = begin / n_piece * PANEL_ROWS, piece = begin % n_piece;
+        const int64_t n_here = lesser(n_piece - piece, end - begin);
+        for (int64_t i = 0; i < a->n_in; i += PANEL_IN)
+            multiply_panel(task, scratch, j, lesser(PANEL_ROWS, a->n_out - j), i,
+                           lesser(PANEL_IN, a->n_in - i), piece * PIECE_TOKS,
+                           lesser((piece + n_here) * PIECE_TOKS, a->n_tok));
+        begin += n_here;
     }
 }
 

@@ -11,6 +11,7 @@
 const aq_simd AQ_SIMD_TABLE = {
     .name = AQ_SIMD_NAME,
     .dequantise = dequantise,
+    .columns = columns,
     .dot_rows = dot_rows,
     .sum_squares = sum_squares,
     .scale_by = scale_by,

@@ -25,6 +25,21 @@ typedef struct {
     bool accumulate;
 } aq_dot_rows_args;
 
+/* Rows to columns: out[i, r] = w[r, i], r < n_row, i < n. */
+typedef struct {
+    aq_dtype dtype;
+    const uint8_t *w;  /* first element of the first row; a block begins there */
+    int64_t row_bytes; /* from one row to the next */
+    int64_t n_row;
+    int64_t n;          /* elements of a row, whole blocks */
+    float *out;         /* [n, out_stride] */
+    int64_t out_stride; /* n_row rounded up to AQ_COLUMNS_ALIGN at least; what fills up is not for
+                           use */
+} aq_columns_args;
+
+/* Multiple of the lanes of every instruction set. */
+#define AQ_COLUMNS_ALIGN 16
+
 /* A product kept in rows: c[r, j] = keep[r] c[r, j] + sum_i a[r, i] b[i, j]. */
 typedef struct {
     const float *a; /* [n_row, n_in], a_stride from one row to the next */
@@ -44,9 +59,10 @@ typedef struct {
 typedef struct {
     const char *name;
 
-    /* loops_weight.h. A row of n elements of dtype to float, exactly rounded; and the product. The
-     * bits of y do not depend on n_row or n_tok. */
+    /* loops_weight.h. A row of n elements of dtype to float, exactly rounded; the same for several
+     * rows at once, as columns; and the product. The bits of y do not depend on n_row or n_tok. */
     void (*dequantise)(aq_dtype dtype, const uint8_t *row, int64_t n, float *out);
+    void (*columns)(const aq_columns_args *args);
     void (*dot_rows)(const aq_dot_rows_args *args);
 
     /* loops_vector.h. Sum of squares; y = x * scale * w; y = silu(gate) * up; and the rotation of
