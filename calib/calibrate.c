@@ -8,7 +8,8 @@
 #include "calib/basis.h"
 #include "src/engine/engine.h"
 
-#define DEFAULT_CHUNK_TOK 2048
+/* Long, because keys far into a context are what a projection is for. */
+#define DEFAULT_CHUNK_TOK 8192
 /* Chunks pass through the session in batches of this: small buffers, full speed. */
 #define BATCH_TOK 512
 
@@ -19,6 +20,7 @@ static int64_t min(int64_t a, int64_t b) {
 /* How a text of n tokens is cut. */
 typedef struct {
     int64_t n;         /* tokens of the text */
+    int64_t n_use;     /* tokens of it that are used */
     int64_t n_chunk;   /* chunks */
     int64_t chunk_tok; /* text tokens of a chunk, the last may be shorter */
     int n_bos;         /* 1 if a BOS stands in front of each */
@@ -31,15 +33,16 @@ static aq_status cut_text(const aq_model_config *config, int64_t n,
     if (length <= AQ_CALIBRATE_SINKS + 1)
         return aq_fail(AQ_ERR_USAGE, "calibration chunks of %lld tokens are too short; use %d",
                        (long long)length, DEFAULT_CHUNK_TOK);
-    if (n < config->d_head + AQ_CALIBRATE_SINKS)
+    out->n = n;
+    out->n_use = options->n_tok > 0 ? min(options->n_tok, n) : n;
+    if (out->n_use < config->d_head + AQ_CALIBRATE_SINKS)
         return aq_fail(AQ_ERR_USAGE,
                        "a calibration text of %lld tokens is too short; give at least %d, better "
                        "4096",
-                       (long long)n, config->d_head + AQ_CALIBRATE_SINKS);
-    out->n = n;
+                       (long long)out->n_use, config->d_head + AQ_CALIBRATE_SINKS);
     out->n_bos = options->bos >= 0;
     out->chunk_tok = length - out->n_bos;
-    out->n_chunk = (n + out->chunk_tok - 1) / out->chunk_tok;
+    out->n_chunk = (out->n_use + out->chunk_tok - 1) / out->chunk_tok;
     return AQ_OK;
 }
 
@@ -55,11 +58,18 @@ static aq_status add_step(void *arg, int layer, const int64_t *pos, int64_t n_to
     return AQ_OK;
 }
 
+int64_t aq_calibrate_chunk_begin(int64_t c, int64_t n_chunk, int64_t chunk_tok, int64_t n,
+                                 int64_t n_use) {
+    return c * chunk_tok + (int64_t)((double)(n - n_use) * (double)c / (double)n_chunk);
+}
+
 /* Runs chunk c of the text from an empty context. */
 static aq_status run_chunk(aq_session *session, aq_gram *gram, const cut *cut, int64_t c,
                            const int32_t *ids, const int32_t *bos) {
     const aq_hooks hooks = {.arg = gram, .tap = add_step};
-    const int64_t begin = c * cut->chunk_tok, n = min(cut->chunk_tok, cut->n - begin);
+    const int64_t begin =
+        aq_calibrate_chunk_begin(c, cut->n_chunk, cut->chunk_tok, cut->n, cut->n_use);
+    const int64_t n = min(cut->chunk_tok, cut->n_use - c * cut->chunk_tok);
     aq_session_reset(session);
     if (cut->n_bos) AQ_TRY(aq_session_prefill(session, bos, 1, &hooks));
     return aq_session_prefill(session, ids + begin, n, &hooks);

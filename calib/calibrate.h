@@ -1,8 +1,8 @@
 /* Calibration over ranks: text in, projection out.
  *
- * The text is cut into chunks; chunk c goes to rank c % P, which runs it through a dense session of
- * its own and adds the queries and keys of every layer to its Gram sums. One all-reduce joins the
- * sums, problem i is solved by rank i % P, and every rank gets all bases. */
+ * Chunks are spread evenly over the text; chunk c goes to rank c % P, which runs it through a dense
+ * session of its own and adds the queries and keys of every layer to its Gram sums. One all-reduce
+ * joins the sums, problem i is solved by rank i % P, and every rank gets all bases. */
 #ifndef AQ_CALIB_CALIBRATE_H
 #define AQ_CALIB_CALIBRATE_H
 
@@ -16,7 +16,8 @@
 
 typedef struct {
     aq_basis basis;
-    int64_t n_chunk_tok; /* tokens of a chunk, BOS included; 0: 2048. At most the model's context */
+    int64_t n_tok;       /* tokens of the text to use; 0, or more than there are: all */
+    int64_t n_chunk_tok; /* tokens of a chunk, BOS included; 0: 8192. At most the model's context */
     int32_t bos;         /* id put in front of every chunk, -1: none */
     const char *domain;  /* name of the text, kept in the projection */
     void *arg;
@@ -31,6 +32,11 @@ typedef struct {
  * AQ_ERR_MEMORY, AQ_ERR_COMM. Collective over comm. */
 aq_status aq_calibrate(aq_engine *engine, aq_comm *comm, const int32_t *ids, int64_t n,
                        const aq_calibrate_options *options, aq_projection *out);
+
+/* Where chunk c of n_chunk begins in a text of n tokens, of which n_use, chunk_tok a chunk, are
+ * used: behind each chunk lies a gap, all as long. Local. */
+int64_t aq_calibrate_chunk_begin(int64_t c, int64_t n_chunk, int64_t chunk_tok, int64_t n,
+                                 int64_t n_use);
 
 /* The last part of the above: sums the ranks' Gram sums in place, solves, and shares. Sets the
  * sizes, basis, n_tok_calib and arrays of *out and nothing else; the caller frees it; its arrays

@@ -26,7 +26,7 @@ static const char *file_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-/* On rank 0: the ids of the text, no more than asked for, without a BOS of its own. */
+/* On rank 0: the ids of the text, without a BOS of its own. */
 static aq_status read_text(calibrate_state *state) {
     const aq_options *options = state->program->options;
     aq_tokenizer *tok = NULL;
@@ -38,7 +38,6 @@ static aq_status read_text(calibrate_state *state) {
     AQ_TRY(aq_prompt_open_tokenizer(options->model, &tok));
     aq_status status = aq_prompt_text(options, tok, &text, &bytes);
     if (status == AQ_OK) status = aq_tokenizer_encode(tok, text, bytes, false, &state->ids);
-    if (state->ids.n > options->n_tok) state->ids.n = options->n_tok;
     state->bos = aq_tokenizer_adds_bos(tok) ? aq_tokenizer_bos(tok) : -1;
     free(text);
     aq_tokenizer_close(tok);
@@ -57,8 +56,9 @@ static aq_status open_engine(calibrate_state *state) {
 /* Chunks done on rank 0 stand for all: the ranks have as many each. */
 static void show_progress(void *arg, int64_t n_done, int64_t n_all) {
     calibrate_state *state = arg;
-    if (n_all > 0)
-        aq_progress_update(&state->progress, state->ids.n * n_done / n_all, state->ids.n);
+    const int64_t n_tok = state->program->options->n_tok;
+    const int64_t n = state->ids.n < n_tok ? state->ids.n : n_tok;
+    if (n_all > 0) aq_progress_update(&state->progress, n * n_done / n_all, n);
 }
 
 static aq_status save(const calibrate_state *state) {
@@ -101,6 +101,7 @@ static aq_status calibrate(calibrate_state *state) {
     const aq_program *program = state->program;
     const aq_options *options = program->options;
     aq_calibrate_options how = {.basis = AQ_BASIS_JOINT,
+                                .n_tok = options->n_tok,
                                 .n_chunk_tok = options->n_ctx,
                                 .arg = state,
                                 .progress = show_progress};

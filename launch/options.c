@@ -57,7 +57,7 @@ static const option table[] = {
      "go on after an end-of-generation token"},
 
     {"-c --ctx-size", INTEGER, AT(n_ctx), ENGINE | CALIBRATE, "N", "0",
-     "tokens of context; 0: run: what the prompt needs, else 2048 a chunk"},
+     "tokens of context; 0: run: what the prompt needs, calibrate: 8192, eval: 2048"},
     {"-b --batch-size", INTEGER, AT(n_batch), ENGINE, "N", "2048",
      "tokens of one prefill chunk, over all ranks"},
     {"-t --threads", INTEGER, AT(n_thread), ENGINE | CALIBRATE, "N", "0",
@@ -92,7 +92,8 @@ static const option table[] = {
      "penalty on recent tokens; 1: none"},
     {"--repeat-last-n", INTEGER, AT(repeat_last_n), RUN, "N", "64", "how many are recent"},
 
-    {"--tokens", INTEGER, AT(n_tok), CALIBRATE, "N", "65536", "tokens of the text to use"},
+    {"--tokens", INTEGER, AT(n_tok), CALIBRATE, "N", "65536",
+     "tokens to use, spread evenly over the text"},
     {"--chunks", INTEGER, AT(n_chunk), PPL, "N", "0", "chunks of the text to use; 0: all"},
 
     {"-h --help", FLAG, AT(help), ALL, NULL, NULL, "this text"},

@@ -124,7 +124,20 @@ static void test_save(void) {
     aq_projection_free(&p);
 }
 
+/* Chunks follow each other if all of the text is used, and stand for all of it otherwise. */
+static void test_chunks_are_spread(void) {
+    for (int64_t c = 0; c < 5; c++)
+        CU_ASSERT_EQUAL(aq_calibrate_chunk_begin(c, 5, 100, 480, 480), 100 * c);
+    for (int64_t c = 0; c < 4; c++)
+        CU_ASSERT_EQUAL(aq_calibrate_chunk_begin(c, 4, 100, 4000, 400), 1000 * c);
+    for (int64_t n = 400; n < 2000; n += 7) {
+        const int64_t last = aq_calibrate_chunk_begin(3, 4, 100, n, 400);
+        CU_ASSERT(last + 100 <= n && last + 100 >= 100 + n * 3 / 4 - 1);
+    }
+}
+
 void aq_test_register(CU_pSuite suite) {
+    CU_add_test(suite, "chunks are spread over the text", test_chunks_are_spread);
     CU_add_test(suite, "ranks agree with one rank", test_ranks_agree_with_one);
     CU_add_test(suite, "every rank has the same bits", test_same_bits_everywhere);
     CU_add_test(suite, "a failure is named on every rank", test_failure_is_shared);
