@@ -13,6 +13,29 @@
 /* Stands for a byte of no character: a control character, so in none of the classes used here. */
 #define BAD_BYTE '\x01'
 
+/* Letters, numbers and punctuation that came with Unicode 15.0 and 15.1, after the 14.0 of PCRE2
+ * 10.42. An older character of their class stands for them, so that the cuts are the same whichever
+ * PCRE2 is there. All are 4 bytes long, and so are those that stand for them. */
+#define LETTER_BEFORE_15      "\xf0\xa0\x80\x80" /* U+20000 */
+#define NUMBER_BEFORE_15      "\xf0\x9d\x9f\x8e" /* U+1D7CE */
+#define PUNCTUATION_BEFORE_15 "\xf0\x91\x81\x87" /* U+11047 */
+static const struct {
+    uint32_t first;
+    uint32_t last;
+    const char *older;
+} since_15[] = {
+    {0x1123f, 0x11240, LETTER_BEFORE_15}, {0x11b00, 0x11b09, PUNCTUATION_BEFORE_15},
+    {0x11f02, 0x11f02, LETTER_BEFORE_15}, {0x11f04, 0x11f10, LETTER_BEFORE_15},
+    {0x11f12, 0x11f33, LETTER_BEFORE_15}, {0x11f43, 0x11f4f, PUNCTUATION_BEFORE_15},
+    {0x11f50, 0x11f59, NUMBER_BEFORE_15}, {0x1342f, 0x1342f, LETTER_BEFORE_15},
+    {0x13441, 0x13446, LETTER_BEFORE_15}, {0x1b132, 0x1b132, LETTER_BEFORE_15},
+    {0x1b155, 0x1b155, LETTER_BEFORE_15}, {0x1d2c0, 0x1d2d3, NUMBER_BEFORE_15},
+    {0x1df25, 0x1df2a, LETTER_BEFORE_15}, {0x1e030, 0x1e06d, LETTER_BEFORE_15},
+    {0x1e4d0, 0x1e4eb, LETTER_BEFORE_15}, {0x1e4f0, 0x1e4f9, NUMBER_BEFORE_15},
+    {0x2b739, 0x2b739, LETTER_BEFORE_15}, {0x2ebf0, 0x2ee5d, LETTER_BEFORE_15},
+    {0x31350, 0x323af, LETTER_BEFORE_15},
+};
+
 /* The common parts of the expressions: spaces are Unicode's White_Space (PCRE2's \s has U+180E too,
  * which is none since Unicode 6.3), and contractions are English ones. */
 #define SPACE                                                                                      \
@@ -117,7 +140,8 @@ void aq_pretokenizer_close(aq_pretokenizer *pre) {
     free(pre);
 }
 
-/* One call of split. The expressions see `shown`, which is the text but for its bad bytes. */
+/* One call of split. The expressions see `shown`, which is the text but for bad bytes and
+ * characters that PCRE2 may not know. */
 typedef struct {
     const aq_pretokenizer *pre;
     const char *text;
@@ -163,19 +187,37 @@ static aq_status cut(const splitting *s, int stage, size_t begin, size_t end) {
     return AQ_OK;
 }
 
-/* A copy of the text with BAD_BYTE in place of each bad byte; NULL in *copy if it has none. */
-static aq_status hide_bad_bytes(const char *text, size_t bytes, char **copy) {
+/* What the expressions shall see in place of the well-formed character of 4 bytes at `text`, or
+ * NULL for itself. */
+static const char *older_for(const char *text) {
+    const uint8_t *byte = (const uint8_t *)text;
+    const uint32_t character =
+        (byte[0] & 7u) << 18 | (byte[1] & 0x3fu) << 12 | (byte[2] & 0x3fu) << 6 | (byte[3] & 0x3fu);
+    for (size_t i = 0; i < sizeof since_15 / sizeof *since_15; i++)
+        if (character >= since_15[i].first && character <= since_15[i].last)
+            return since_15[i].older;
+    return NULL;
+}
+
+/* A copy of the text as the expressions shall see it, byte for byte as long; NULL in *copy if that
+ * is the text itself. */
+static aq_status make_shown(const char *text, size_t bytes, char **copy) {
     size_t length;
     *copy = NULL;
     for (size_t at = 0; at < bytes; at += length) {
-        if (aq_utf8_next(text + at, bytes - at, &length) == AQ_UTF8_WHOLE) continue;
+        const bool good = aq_utf8_next(text + at, bytes - at, &length) == AQ_UTF8_WHOLE;
+        const char *older = good && length == 4 ? older_for(text + at) : NULL;
+        if (good && !older) continue;
         if (!*copy) {
             *copy = malloc(bytes);
             if (!*copy)
                 return aq_fail(AQ_ERR_MEMORY, "no memory to cut a text of %zu bytes", bytes);
             memcpy(*copy, text, bytes);
         }
-        memset(*copy + at, BAD_BYTE, length);
+        if (older)
+            memcpy(*copy + at, older, length);
+        else
+            memset(*copy + at, BAD_BYTE, length);
     }
     return AQ_OK;
 }
@@ -183,7 +225,7 @@ static aq_status hide_bad_bytes(const char *text, size_t bytes, char **copy) {
 aq_status aq_pretokenizer_split(const aq_pretokenizer *pre, const char *text, size_t bytes,
                                 aq_piece_sink sink, void *arg) {
     char *copy;
-    AQ_TRY(hide_bad_bytes(text, bytes, &copy));
+    AQ_TRY(make_shown(text, bytes, &copy));
     splitting s = {pre, text, copy ? copy : text, NULL, NULL, sink, arg};
     aq_status status = AQ_OK;
     s.found = pcre2_match_data_create(1, NULL);
