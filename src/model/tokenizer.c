@@ -13,6 +13,14 @@
 #define DEFAULT_PRE   "default"
 #define WARNING_BYTES 256
 
+/* Keys that name a token that ends generation. */
+static const char *const end_keys[] = {
+    "tokenizer.ggml.eos_token_id",     "tokenizer.ggml.eot_token_id",
+    "tokenizer.ggml.eom_token_id",     "tokenizer.ggml.fim_pad_token_id",
+    "tokenizer.ggml.fim_rep_token_id", "tokenizer.ggml.fim_sep_token_id",
+};
+enum { N_END_KEY = sizeof end_keys / sizeof *end_keys };
+
 struct aq_tokenizer {
     aq_vocabulary vocabulary;
     aq_special_tokens special;
@@ -21,7 +29,7 @@ struct aq_tokenizer {
     bool ignore_merges;
     bool adds_bos;
     int32_t bos;
-    int32_t ends[3]; /* eos, eot and eom; -1: none */
+    int32_t ends[N_END_KEY]; /* -1: none */
     char *chat_template;
     char warning[WARNING_BYTES];
 };
@@ -91,6 +99,8 @@ static aq_status open_pre(const aq_gguf *file, const char *name, aq_tokenizer *t
                  "%.96s: pre-tokeniser \"%.*s\" is not known, " DEFAULT_PRE
                  " is used: the text is cut otherwise than this model learnt",
                  aq_gguf_path(file), (int)(named.bytes < 32 ? named.bytes : 32), named.data);
+        for (char *c = tok->warning; *c; c++)
+            if ((uint8_t)*c < ' ') *c = ' '; /* the name is the file's; a warning is one line */
     }
     tok->ignore_merges = rules->ignore_merges;
     tok->adds_bos = rules->adds_bos;
@@ -107,9 +117,8 @@ static aq_status read_settings(const aq_gguf *file, aq_tokenizer *tok) {
     aq_gguf_string text;
     bool adds_bos;
     tok->bos = read_id(file, "tokenizer.ggml.bos_token_id", &tok->vocabulary);
-    tok->ends[0] = read_id(file, "tokenizer.ggml.eos_token_id", &tok->vocabulary);
-    tok->ends[1] = read_id(file, "tokenizer.ggml.eot_token_id", &tok->vocabulary);
-    tok->ends[2] = read_id(file, "tokenizer.ggml.eom_token_id", &tok->vocabulary);
+    for (int i = 0; i < N_END_KEY; i++)
+        tok->ends[i] = read_id(file, end_keys[i], &tok->vocabulary);
     if (aq_gguf_bool(file, "tokenizer.ggml.add_bos_token", &adds_bos)) tok->adds_bos = adds_bos;
     if (!aq_gguf_text(file, "tokenizer.chat_template", &text)) return AQ_OK;
     tok->chat_template = malloc((size_t)text.bytes + 1);
@@ -243,7 +252,7 @@ bool aq_tokenizer_adds_bos(const aq_tokenizer *tok) {
 
 bool aq_tokenizer_ends(const aq_tokenizer *tok, int32_t id) {
     if (id < 0 || id >= tok->vocabulary.n) return false;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < N_END_KEY; i++)
         if (tok->ends[i] == id) return true;
     return tok->vocabulary.tokens[id].ends_turn;
 }

@@ -72,26 +72,70 @@ static size_t decode(const char *text, size_t bytes, char *piece, bool *whole) {
     return n;
 }
 
-static bool ends_turn(const char *text, size_t bytes) {
-    static const char *const known[] = {
-        "<|im_end|>",
-        "<|eot_id|>",
-        "<|eom_id|>",
-        "<|endoftext|>",
-        "<|end_of_text|>",
-        "<|end|>",
-        "<end_of_turn>",
-        "<end_of_utterance>",
-        "</s>",
-        "<EOT>",
-        "_<EOT>",
-        "[EOT]",
-        "[EOS]",
-        "<\xef\xbd\x9c\145nd\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>", /* DeepSeek */
-    };
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strlen(known[i]) == bytes && memcmp(known[i], text, bytes) == 0) return true;
+/* Tokens known by their text: some files give them another kind. Which of them end what a model has
+ * to say is llama.cpp's list for the kinds of tokeniser read here. */
+static const struct {
+    const char *text;
+    bool ends_turn;
+} known[] = {
+    {"<|im_end|>", true},
+    {"<|eot_id|>", true},
+    {"<|eom_id|>", true},
+    {"<|endoftext|>", true},
+    {"<|end_of_text|>", true},
+    {"<|end|>", true},
+    {"<|return|>", true},
+    {"<|call|>", true},
+    {"<|calls|>", true},
+    {"<|flush|>", true},
+    {"<end_of_turn>", true},
+    {"<end_of_utterance>", true},
+    {"<eos>", true},
+    {"</s>", true},
+    {"<EOT>", true},
+    {"_<EOT>", true},
+    {"[EOT]", true},
+    {"[EOS]", true},
+    {"[e~[", true},
+    {"<\xef\xbd\x9c\145nd\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>", true}, /* DeepSeek */
+    /* Filling in the middle: padding, and the end of a file or a repository. */
+    {"<|fim_pad|>", true},
+    {"<fim-pad>", true},
+    {"<fim_pad>", true},
+    {"<PAD>", true},
+    {"[PAD]", true},
+    {"<|fim_repo|>", true},
+    {"<|repo_name|>", true},
+    {"<fim-repo>", true},
+    {"<REPO>", true},
+    {"<reponame>", true},
+    {"<|file_sep|>", true},
+    {"<|fim_prefix|>", false},
+    {"<fim-prefix>", false},
+    {"<fim_prefix>", false},
+    {"<|fim_suffix|>", false},
+    {"<fim-suffix>", false},
+    {"<fim_suffix>", false},
+    {"<|fim_middle|>", false},
+    {"<fim-middle>", false},
+    {"<fim_middle>", false},
+};
+
+static bool is_known(const char *text, size_t bytes, bool *ends_turn) {
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strlen(known[i].text) != bytes || memcmp(known[i].text, text, bytes) != 0) continue;
+        *ends_turn = known[i].ends_turn;
+        return true;
+    }
     return false;
+}
+
+/* The byte of a token of kind BYTE, spelt "<0x0A>"; -1 if it is spelt otherwise. */
+static int spelt_byte(const char *text, size_t bytes) {
+    static const char digits[] = "0123456789ABCDEF";
+    if (bytes != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>') return -1;
+    const char *high = memchr(digits, text[3], 16), *low = memchr(digits, text[4], 16);
+    return high && low ? (int)(high - digits) << 4 | (int)(low - digits) : -1;
 }
 
 static bool is_plain(aq_token_kind kind) {
@@ -104,13 +148,24 @@ static size_t fill(aq_token *token, aq_gguf_string text, char *bytes, bool *in_a
     if (n > 0) memcpy(bytes, text.data, n);
     token->text = token->piece = bytes;
     token->text_bytes = token->piece_bytes = (uint32_t)n;
-    token->ends_turn = ends_turn(bytes, n);
-    if (token->ends_turn) token->kind = AQ_TOKEN_CONTROL;
+    if (is_known(bytes, n, &token->ends_turn)) token->kind = AQ_TOKEN_CONTROL;
     *in_alphabet = false;
     if (is_plain(token->kind)) return n;
     token->piece = bytes + n;
+    const int byte = token->kind == AQ_TOKEN_BYTE ? spelt_byte(bytes, n) : -1;
+    if (byte >= 0) {
+        bytes[n] = (char)byte;
+        token->piece_bytes = 1;
+        return n + 1;
+    }
     token->piece_bytes = (uint32_t)decode(bytes, n, bytes + n, in_alphabet);
     return n + token->piece_bytes;
+}
+
+/* Numbers that are no kind are taken as normal tokens: they hold text, whatever else they are. */
+static aq_token_kind kind_of(int64_t number) {
+    return number >= AQ_TOKEN_NORMAL && number <= AQ_TOKEN_BYTE ? (aq_token_kind)number
+                                                                : AQ_TOKEN_NORMAL;
 }
 
 static aq_status read_tokens(const aq_gguf *file, bool typed, aq_vocabulary *v) {
@@ -119,7 +174,7 @@ static aq_status read_tokens(const aq_gguf *file, bool typed, aq_vocabulary *v) 
         aq_token *token = &v->tokens[id];
         const aq_gguf_string text = aq_gguf_string_at(file, TOKENS_KEY, id);
         bool in_alphabet;
-        token->kind = typed ? (aq_token_kind)aq_gguf_int_at(file, TYPES_KEY, id) : AQ_TOKEN_NORMAL;
+        token->kind = typed ? kind_of(aq_gguf_int_at(file, TYPES_KEY, id)) : AQ_TOKEN_NORMAL;
         next += fill(token, text, next, &in_alphabet);
         if (text.bytes == 0) continue; /* such a token only fills its place */
         if (!aq_name_index_add(&v->by_text, token->text, token->text_bytes, id))
@@ -165,11 +220,10 @@ aq_status aq_vocabulary_open(const aq_gguf *file, aq_vocabulary *out) {
                        "%s has no vocabulary: %s is missing or empty; use a file "
                        "that carries its tokeniser",
                        aq_gguf_path(file), TOKENS_KEY);
-    if (n_type >= 0 && n_type != n)
-        return aq_fail(AQ_ERR_FORMAT,
-                       "%s: %s has %lld entries for %lld tokens; convert the model "
-                       "again",
-                       aq_gguf_path(file), TYPES_KEY, (long long)n_type, (long long)n);
+    if (n_type != n && aq_gguf_has(file, TYPES_KEY))
+        return aq_fail(
+            AQ_ERR_FORMAT, "%s: %s has %lld integers for %lld tokens; convert the model again",
+            aq_gguf_path(file), TYPES_KEY, (long long)(n_type < 0 ? 0 : n_type), (long long)n);
     out->n = (int32_t)n;
     aq_status status = allocate(file, out);
     if (status == AQ_OK) status = read_tokens(file, n_type == n, out);

@@ -43,9 +43,10 @@ typedef struct {
     int32_t byte_ids[256];  /* the token of each single byte; -1: the vocabulary has none */
 } aq_vocabulary;
 
-/* Reads tokenizer.ggml.tokens and .token_type; the file may be closed afterwards. A token whose
- * text is known to end a turn is a control token whatever the file says. AQ_ERR_FORMAT (no tokens,
- * a text given twice, types of another number), AQ_ERR_MEMORY. Local. */
+/* Reads tokenizer.ggml.tokens and .token_type; the file may be closed afterwards. Without types all
+ * tokens are normal ones; but a token whose text is known ("<|im_end|>") is a control token
+ * whatever the file says. AQ_ERR_FORMAT (no tokens, a text given twice, types of another number),
+ * AQ_ERR_MEMORY. Local. */
 aq_status aq_vocabulary_open(const aq_gguf *file, aq_vocabulary *out);
 
 /* Frees what is owned; a zeroed struct is allowed. Local. */
