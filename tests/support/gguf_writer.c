@@ -175,6 +175,20 @@ aq_status aq_gguf_writer_finish(const aq_gguf_writer *w, uint8_t **data, size_t 
     return aq_fail(AQ_ERR_MEMORY, "no memory to build a GGUF file");
 }
 
+aq_status aq_gguf_writer_open(aq_gguf_writer *w, uint8_t **data, aq_gguf **out) {
+    size_t bytes = 0;
+    *data = NULL;
+    *out = NULL;
+    aq_status status = aq_gguf_writer_finish(w, data, &bytes);
+    if (status == AQ_OK) status = aq_gguf_open_memory("model.gguf", *data, bytes, out);
+    if (status != AQ_OK) {
+        free(*data);
+        *data = NULL;
+    }
+    aq_gguf_writer_close(w);
+    return status;
+}
+
 aq_status aq_gguf_writer_save(const aq_gguf_writer *w, const char *path) {
     uint8_t *data = NULL;
     size_t bytes = 0;

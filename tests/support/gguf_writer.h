@@ -67,6 +67,10 @@ void aq_gguf_put_tensor(aq_gguf_writer *w, const char *name, uint32_t type, int 
 /* The whole file in fresh memory, which the caller frees. AQ_ERR_MEMORY. Local. */
 aq_status aq_gguf_writer_finish(const aq_gguf_writer *w, uint8_t **data, size_t *bytes);
 
+/* The file opened, over fresh memory that the caller frees after closing it. Ends the writer. On
+ * failure both are NULL. AQ_ERR_MEMORY, AQ_ERR_FORMAT. Local. */
+aq_status aq_gguf_writer_open(aq_gguf_writer *w, uint8_t **data, aq_gguf **out);
+
 /* The whole file at `path`. AQ_ERR_IO, AQ_ERR_MEMORY. Local. */
 aq_status aq_gguf_writer_save(const aq_gguf_writer *w, const char *path);
 

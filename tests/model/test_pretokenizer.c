@@ -1,0 +1,252 @@
+/* Texts are cut as the expressions say; the expected cuts are derived from them by hand. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/rng.h"
+#include "src/model/pretokenizer.h"
+#include "tests/support/suite.h"
+
+#define BAR       "\xc2\xa6" /* U+00A6 stands between the pieces of an expected cut */
+#define SHOW_ROOM 1024
+
+static const char *const names[] = {"gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "default"};
+enum { N_NAME = sizeof names / sizeof *names };
+
+typedef struct {
+    char text[SHOW_ROOM];
+    size_t n;
+    int fail_after; /* pieces; negative: never */
+} shown;
+
+static aq_status show(void *arg, const char *piece, size_t bytes) {
+    shown *s = arg;
+    if (s->fail_after-- == 0) return aq_fail(AQ_ERR_IO, "the sink is full");
+    const char *bar = s->n > 0 ? BAR : "";
+    if (s->n + strlen(bar) + bytes >= sizeof s->text) return aq_fail(AQ_ERR_IO, "too long");
+    memcpy(s->text + s->n, bar, strlen(bar));
+    memcpy(s->text + s->n + strlen(bar), piece, bytes);
+    s->n += strlen(bar) + bytes;
+    s->text[s->n] = '\0';
+    return AQ_OK;
+}
+
+static aq_pretokenizer *open_named(const char *name) {
+    aq_pretokenizer *pre = NULL;
+    const aq_pretokenizer_rules *rules = aq_pretokenizer_find(name, strlen(name));
+    CU_ASSERT_PTR_NOT_NULL(rules);
+    if (rules) aq_test_ok(aq_pretokenizer_open(rules, &pre));
+    return pre;
+}
+
+/* Whether the pre-tokeniser cuts the expected pieces' text into them. */
+static bool cuts(const char *name, const char *expected) {
+    char text[SHOW_ROOM];
+    size_t n = 0;
+    shown s = {"", 0, -1};
+    for (const char *from = expected; *from; from++) {
+        if (strncmp(from, BAR, strlen(BAR)) == 0)
+            from += strlen(BAR) - 1;
+        else
+            text[n++] = *from;
+    }
+    aq_pretokenizer *pre = open_named(name);
+    const bool good = pre && aq_test_ok(aq_pretokenizer_split(pre, text, n, show, &s));
+    aq_pretokenizer_close(pre);
+    return good && strcmp(s.text, expected) == 0;
+}
+
+static void expect_cuts(const char *name, const char *const *expected) {
+    for (; *expected; expected++) {
+        const bool good = cuts(name, *expected);
+        CU_ASSERT_TRUE(good);
+        if (!good) printf("  %s is not cut as %s\n", name, *expected);
+    }
+}
+
+static void test_gpt2(void) {
+    static const char *const expected[] = {
+        "I¦'m¦ fine¦,¦ ¦ you¦'ve¦ 12¦ cats¦!!¦\n¦\n¦Ok¦ \t¦ x",
+        "DON¦'¦T¦ we¦'ll¦ it¦'s",
+        "12345¦abc¦ 678",
+        "½²Ⅻ¦日本語テキスト",
+        "ह¦ि¦न¦्¦द¦ी", /* signs of vowels are no letters */
+        "end¦  ",
+        "a¦\xc2\xa0¦b",
+        " ¦ \xe1\xa0\x8e", /* U+180E is no space since Unicode 6.3 */
+        "==¦x¦->¦y¦;¦\r¦\n¦z",
+        "",
+        NULL,
+    };
+    static const char *const same[] = {"olmo", "mpt", "jais"};
+    expect_cuts("gpt-2", expected);
+    for (int i = 0; i < 3; i++)
+        expect_cuts(same[i], expected);
+    CU_ASSERT_FALSE(cuts("gpt-2", "1¦2")); /* a wrong cut is noticed */
+}
+
+static void test_digits_alone(void) {
+    static const char *const expected[] = {"x¦ ¦1¦2¦,¦3", "a¦  ¦1", "1¦½¦२", "no¦ digits¦!", NULL};
+    static const char *const same[] = {"smollm", "starcoder", "refact", "command-r"};
+    for (int i = 0; i < 4; i++)
+        expect_cuts(same[i], expected);
+}
+
+static void test_llama3(void) {
+    static const char *const expected[] = {
+        "I¦'M¦ DON¦'T¦ ¦123¦45¦ a¦\n\n¦ ¦ b",
+        "(hello¦)¦ x¦=¦1¦;\n\n¦y",
+        " \n \n¦ x",
+        "a¦\xc2\xa0\x62",
+        "'ſ¦ '¦ '¦re¦ we¦'RE", /* only English contractions, without a blank inside */
+        "१२३¦४",
+        NULL,
+    };
+    static const char *const same[] = {"llama-bpe", "llama3", "llama-v3",
+                                       "falcon3",   "dbrx",   "smaug-bpe"};
+    for (int i = 0; i < 6; i++)
+        expect_cuts(same[i], expected);
+}
+
+static void test_qwen2(void) {
+    static const char *const expected[] = {"1¦2¦3¦4¦ ¦5¦ I¦'LL", " (¦see¦)\n¦x", "\t¦\tx", "(see¦)",
+                                           NULL};
+    expect_cuts("qwen2", expected);
+    expect_cuts("deepseek-r1-qwen", expected);
+    CU_ASSERT_FALSE(cuts("llama-bpe", expected[0]));
+}
+
+static void test_tekken(void) {
+    static const char *const expected[] = {
+        "Hello¦World¦ HTTPServer¦ parse¦JSON",
+        "a¦1¦2",
+        "a¦/b¦//\n/¦c",
+        "don¦'t",
+        "ECOLEs¦Ete¦ ÉCOLEsÉté",
+        "x¦\n\n¦ ¦ y",
+        NULL,
+    };
+    expect_cuts("tekken", expected);
+}
+
+static void test_default(void) {
+    static const char *const expected[] = {"Hello¦,¦ world¦!¦ a¦+¦b¦=¦c¦ ¦123¦45¦ ¦3¦.¦14",
+                                           "it¦'¦s", "``¦x", "१२३४¦ ¦123¦456¦7", NULL};
+    expect_cuts("default", expected);
+}
+
+/* Letters, numbers and punctuation that PCRE2 10.42 does not know: U+31350, U+1E4F0, U+11F43. */
+static void test_unicode_15(void) {
+    CU_ASSERT_TRUE(cuts("gpt-2", "a\xf0\xb1\x8d\x90¦ \xf0\xb1\x8d\x90"));
+    CU_ASSERT_TRUE(cuts("gpt-2", "1\xf0\x9e\x93\xb0¦x"));
+    CU_ASSERT_TRUE(cuts("smollm", "\xf0\x9e\x93\xb0¦\xf0\x9e\x93\xb0"));
+    CU_ASSERT_TRUE(cuts("default", "a¦$\xf0\x91\xbd\x83¦b"));
+    CU_ASSERT_TRUE(cuts("gpt-2", "a¦\xf4\x8f\xbf\xbf¦b")); /* U+10FFFF is in no class */
+}
+
+/* A byte that is no character counts as one that is no letter, number or space. */
+static void test_bad_bytes(void) {
+    CU_ASSERT_TRUE(cuts("gpt-2", "a¦\xff¦ b"));
+    CU_ASSERT_TRUE(cuts("gpt-2", " ¦ \xff!¦b"));
+    CU_ASSERT_TRUE(cuts("gpt-2", "a¦\xe4\xbd"));             /* cut short */
+    CU_ASSERT_TRUE(cuts("gpt-2", "a¦\xc0\xaf\xed\xa0\x80")); /* overlong; a surrogate */
+    CU_ASSERT_TRUE(cuts("default", "a¦\xff¦!¦b"));
+    CU_ASSERT_TRUE(cuts("llama-bpe", "\xff"
+                                     "a¦1"));
+}
+
+typedef struct {
+    const char *text;
+    size_t at;
+    bool good;
+} covering;
+
+static aq_status cover(void *arg, const char *piece, size_t bytes) {
+    covering *c = arg;
+    c->good = c->good && bytes > 0 && piece == c->text + c->at;
+    c->at += bytes;
+    return AQ_OK;
+}
+
+static bool covers(const aq_pretokenizer *pre, const char *text, size_t bytes) {
+    covering c = {text, 0, true};
+    return aq_test_ok(aq_pretokenizer_split(pre, text, bytes, cover, &c)) && c.good &&
+           c.at == bytes;
+}
+
+static void test_pieces_cover_any_bytes(void) {
+    aq_rng rng = {3};
+    for (int i = 0; i < N_NAME; i++) {
+        aq_pretokenizer *pre = open_named(names[i]);
+        bool good = pre != NULL;
+        for (int round = 0; good && round < 500; round++) {
+            char text[64];
+            const size_t n = (size_t)(aq_rng_next(&rng) % sizeof text);
+            for (size_t j = 0; j < n; j++) /* half of them ASCII */
+                text[j] =
+                    (char)(aq_rng_next(&rng) >> (round % 2 ? 33 : 32) & (round % 2 ? 127 : 255));
+            good = covers(pre, text, n);
+        }
+        CU_ASSERT_TRUE(good);
+        aq_pretokenizer_close(pre);
+    }
+}
+
+/* Runs of a million characters: no limit of the matcher is hit, and no time squared in them. */
+static void test_long_runs(void) {
+    static const char *const units[] = {"a", "A",        " ",   "\n", "1",
+                                        "!", "\xc3\xa9", " \n", "'",  "\xff"};
+    const size_t n = 1000000;
+    char *text = malloc(n + 1);
+    if (!text) return;
+    for (int i = 0; i < N_NAME; i++) {
+        aq_pretokenizer *pre = open_named(names[i]);
+        for (size_t u = 0; pre && u < sizeof units / sizeof *units; u++) {
+            for (size_t j = 0; j < n; j++)
+                text[j] = units[u][j % strlen(units[u])];
+            text[n] = 'x'; /* what follows a run of spaces decides its cut */
+            CU_ASSERT_TRUE(covers(pre, text, n + 1));
+        }
+        aq_pretokenizer_close(pre);
+    }
+    free(text);
+}
+
+static void test_sink_fails(void) {
+    aq_pretokenizer *pre = open_named("smollm");
+    for (int n = 0; pre && n < 4; n++) {
+        shown s = {"", 0, n};
+        aq_test_fails(aq_pretokenizer_split(pre, "a 12 b", 6, show, &s), AQ_ERR_IO, "sink is full");
+    }
+    aq_pretokenizer_close(pre);
+}
+
+static void test_names(void) {
+    const aq_pretokenizer_rules *llama3 = aq_pretokenizer_find("llama-bpe", 9);
+    const aq_pretokenizer_rules *tekken = aq_pretokenizer_find("tekken", 6);
+    const aq_pretokenizer_rules *dbrx = aq_pretokenizer_find("dbrx", 4);
+    const aq_pretokenizer_rules *qwen2 = aq_pretokenizer_find("qwen2 is cut", 5);
+    CU_ASSERT_TRUE(llama3 && llama3->ignore_merges && llama3->adds_bos);
+    CU_ASSERT_TRUE(tekken && tekken->ignore_merges && tekken->adds_bos);
+    CU_ASSERT_TRUE(dbrx && !dbrx->ignore_merges && !dbrx->adds_bos);
+    CU_ASSERT_TRUE(qwen2 && !qwen2->ignore_merges && !qwen2->adds_bos);
+    CU_ASSERT_PTR_NULL(aq_pretokenizer_find("qwen", 4));
+    CU_ASSERT_PTR_NULL(aq_pretokenizer_find("qwen2 ", 6));
+    CU_ASSERT_PTR_NULL(aq_pretokenizer_find("", 0));
+    aq_pretokenizer_close(NULL);
+}
+
+void aq_test_register(CU_pSuite suite) {
+    CU_add_test(suite, "gpt-2", test_gpt2);
+    CU_add_test(suite, "digits alone", test_digits_alone);
+    CU_add_test(suite, "llama 3", test_llama3);
+    CU_add_test(suite, "qwen2", test_qwen2);
+    CU_add_test(suite, "tekken", test_tekken);
+    CU_add_test(suite, "default", test_default);
+    CU_add_test(suite, "unicode 15", test_unicode_15);
+    CU_add_test(suite, "bad bytes", test_bad_bytes);
+    CU_add_test(suite, "pieces cover any bytes", test_pieces_cover_any_bytes);
+    CU_add_test(suite, "long runs", test_long_runs);
+    CU_add_test(suite, "sink fails", test_sink_fails);
+    CU_add_test(suite, "names", test_names);
+}
