@@ -1,20 +1,22 @@
 #include "src/model/bpe.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 
-/* A symbol of the text, chained to its neighbours; -1 at the ends. */
+/* A symbol of the text, chained to its neighbours; -1 at the ends, GONE once it is joined to the
+ * one before it. It covers the symbols of the beginning up to `next`. */
 struct aq_bpe_link {
-    int64_t previous;
-    int64_t next;
+    int32_t previous;
+    int32_t next;
 };
+#define GONE (-2)
 
-/* A pair of neighbours that may be joined. It is stale once either symbol has changed. */
+/* Two neighbours that may be joined: at .. right and right .. end. The pair is stale once either
+ * has changed, for then they are no such neighbours any more. */
 struct aq_bpe_pair {
-    int64_t at; /* index of the left symbol */
-    int32_t left;
+    double rank;
+    int32_t at;
     int32_t right;
-    int32_t rank;
+    int32_t end;
     int32_t result;
 };
 
@@ -66,7 +68,7 @@ static aq_status reserve(aq_bpe_work *work, int64_t n) {
     work->heap = malloc((size_t)capacity * 2 * sizeof *work->heap);
     if (!work->links || !work->heap) {
         aq_bpe_work_free(work);
-        return aq_fail(AQ_ERR_MEMORY, "no memory to merge a word of %lld bytes", (long long)n);
+        return aq_fail(AQ_ERR_MEMORY, "no memory to merge %lld symbols", (long long)n);
     }
     work->capacity = capacity;
     return AQ_OK;
@@ -95,43 +97,77 @@ static struct aq_bpe_pair heap_pop(aq_bpe_work *work) {
     return top;
 }
 
+/* A merge under way. */
+typedef struct {
+    aq_bpe_find find;
+    const void *rules;
+    aq_bpe_work *work;
+    int32_t *ids;
+    int32_t n;
+} merging;
+
+/* Where a symbol's part of the text ends. */
+static int32_t end_of(const merging *m, int32_t at) {
+    const int32_t next = m->work->links[at].next;
+    return next < 0 ? m->n : next;
+}
+
 /* Puts the pair of symbol `at` and its right neighbour into the heap if a rule joins them. */
-static void consider(const aq_bpe *bpe, aq_bpe_work *work, const int32_t *ids, int64_t at) {
-    if (at < 0 || work->links[at].next < 0) return;
-    const int32_t left = ids[at], right = ids[work->links[at].next];
-    if (left < 0 || right < 0) return;
-    const aq_bpe_rule *rule = slot_of(bpe, left, right);
-    if (rule->left < 0) return;
-    heap_push(work, (struct aq_bpe_pair){at, left, right, rule->rank, rule->result});
+static void consider(const merging *m, int32_t at) {
+    aq_bpe_join join;
+    if (at < 0 || m->work->links[at].next < 0) return;
+    const int32_t right = m->work->links[at].next, end = end_of(m, right);
+    if (m->find(m->rules, m->ids, at, right, end, &join))
+        heap_push(m->work, (struct aq_bpe_pair){join.rank, at, right, end, join.result});
 }
 
-static void unlink_symbol(aq_bpe_work *work, int64_t at) {
-    const struct aq_bpe_link link = work->links[at];
-    work->links[link.previous].next = link.next;
-    if (link.next >= 0) work->links[link.next].previous = link.previous;
+/* Joins a pair unless it is stale. */
+static void join(const merging *m, const struct aq_bpe_pair *pair) {
+    struct aq_bpe_link *links = m->work->links;
+    if (links[pair->at].next != pair->right || end_of(m, pair->right) != pair->end) return;
+    const int32_t next = links[pair->right].next;
+    m->ids[pair->at] = pair->result;
+    links[pair->at].next = next;
+    if (next >= 0) links[next].previous = pair->at;
+    links[pair->right].next = GONE;
+    consider(m, links[pair->at].previous);
+    consider(m, pair->at);
 }
 
-aq_status aq_bpe_merge(const aq_bpe *bpe, aq_bpe_work *work, int32_t *ids, int64_t *n) {
+aq_status aq_bpe_merge_by(aq_bpe_find find, const void *rules, aq_bpe_work *work, int32_t *ids,
+                          int64_t *n) {
     if (*n < 2) return AQ_OK;
+    if (*n > INT32_MAX)
+        return aq_fail(AQ_ERR_UNSUPPORTED, "a piece of text of %lld symbols is too long; cut it",
+                       (long long)*n);
     AQ_TRY(reserve(work, *n));
+    const merging m = {find, rules, work, ids, (int32_t)*n};
     work->n_heap = 0;
-    for (int64_t i = 0; i < *n; i++)
-        work->links[i] = (struct aq_bpe_link){i - 1, i + 1 < *n ? i + 1 : -1};
-    for (int64_t i = 0; i + 1 < *n; i++)
-        consider(bpe, work, ids, i);
+    for (int32_t i = 0; i < m.n; i++)
+        work->links[i] = (struct aq_bpe_link){i - 1, i + 1 < m.n ? i + 1 : -1};
+    for (int32_t i = 0; i + 1 < m.n; i++)
+        consider(&m, i);
     while (work->n_heap > 0) {
         const struct aq_bpe_pair pair = heap_pop(work);
-        const int64_t right = work->links[pair.at].next;
-        if (ids[pair.at] != pair.left || right < 0 || ids[right] != pair.right) continue;
-        ids[pair.at] = pair.result;
-        ids[right] = -1;
-        unlink_symbol(work, right);
-        consider(bpe, work, ids, work->links[pair.at].previous);
-        consider(bpe, work, ids, pair.at);
+        join(&m, &pair);
     }
     int64_t kept = 0;
-    for (int64_t i = 0; i >= 0; i = work->links[i].next)
+    for (int32_t i = 0; i >= 0; i = work->links[i].next)
         ids[kept++] = ids[i];
     *n = kept;
     return AQ_OK;
+}
+
+static bool find_rule(const void *rules, const int32_t *ids, int32_t at, int32_t right, int32_t end,
+                      aq_bpe_join *out) {
+    (void)end;
+    if (ids[at] < 0 || ids[right] < 0) return false;
+    const aq_bpe_rule *rule = slot_of(rules, ids[at], ids[right]);
+    if (rule->left < 0) return false;
+    *out = (aq_bpe_join){rule->rank, rule->result};
+    return true;
+}
+
+aq_status aq_bpe_merge(const aq_bpe *bpe, aq_bpe_work *work, int32_t *ids, int64_t *n) {
+    return aq_bpe_merge_by(find_rule, bpe, work, ids, n);
 }

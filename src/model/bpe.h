@@ -6,6 +6,7 @@
 #ifndef AQ_MODEL_BPE_H
 #define AQ_MODEL_BPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,8 +43,24 @@ typedef struct {
 
 void aq_bpe_work_free(aq_bpe_work *work);
 
+/* How neighbours are joined: the pair of lowest rank goes first. */
+typedef struct {
+    double rank;
+    int32_t result;
+} aq_bpe_join;
+
+/* Whether ids[at] and its right neighbour ids[right] are joined. They have come from the symbols
+ * at .. right and right .. end of the beginning, ends not included. */
+typedef bool (*aq_bpe_find)(const void *rules, const int32_t *ids, int32_t at, int32_t right,
+                            int32_t end, aq_bpe_join *out);
+
+/* Merges ids[n] in place by any rules and sets *n to what is left. AQ_ERR_MEMORY,
+ * AQ_ERR_UNSUPPORTED (more than 2^31 - 1 symbols). Local. */
+aq_status aq_bpe_merge_by(aq_bpe_find find, const void *rules, aq_bpe_work *work, int32_t *ids,
+                          int64_t *n);
+
 /* Merges ids[n] in place and sets *n to what is left. A negative id joins with nothing.
- * AQ_ERR_MEMORY. Local. */
+ * Fails as aq_bpe_merge_by. Local. */
 aq_status aq_bpe_merge(const aq_bpe *bpe, aq_bpe_work *work, int32_t *ids, int64_t *n);
 
 #endif
