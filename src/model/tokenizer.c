@@ -7,6 +7,7 @@
 #include "src/model/bpe.h"
 #include "src/model/pretokenizer.h"
 #include "src/model/special_tokens.h"
+#include "src/model/spm.h"
 #include "src/model/vocabulary.h"
 
 #define MERGES_KEY    "tokenizer.ggml.merges"
@@ -22,11 +23,16 @@ static const char *const end_keys[] = {
 enum { N_END_KEY = sizeof end_keys / sizeof *end_keys };
 
 struct aq_tokenizer {
+    aq_spelling spelling;
     aq_vocabulary vocabulary;
     aq_special_tokens special;
+    /* AQ_SPELT_GPT2: */
     aq_bpe bpe;
     aq_pretokenizer *pre;
     bool ignore_merges;
+    /* AQ_SPELT_SPM: */
+    bool adds_blank; /* in front of a text, and of text after a special token */
+
     bool adds_bos;
     int32_t bos;
     int32_t ends[N_END_KEY]; /* -1: none */
@@ -36,15 +42,20 @@ struct aq_tokenizer {
 
 /* ---- opening ---- */
 
-static aq_status check_kind(const aq_gguf *file) {
+static bool is(aq_gguf_string text, const char *expected) {
+    return text.bytes == strlen(expected) && memcmp(text.data, expected, strlen(expected)) == 0;
+}
+
+static aq_status read_kind(const aq_gguf *file, aq_spelling *spelling) {
     aq_gguf_string kind;
     if (!aq_gguf_text(file, "tokenizer.ggml.model", &kind))
         return aq_fail(AQ_ERR_FORMAT, "%s has no tokeniser: tokenizer.ggml.model is missing",
                        aq_gguf_path(file));
-    if (kind.bytes == 4 && memcmp(kind.data, "gpt2", 4) == 0) return AQ_OK;
+    *spelling = is(kind, "llama") ? AQ_SPELT_SPM : AQ_SPELT_GPT2;
+    if (is(kind, "llama") || is(kind, "gpt2")) return AQ_OK;
     return aq_fail(AQ_ERR_UNSUPPORTED,
-                   "%s: tokeniser kind \"%.*s\" is not supported; only gpt2 "
-                   "(byte-level BPE) is",
+                   "%s: tokeniser kind \"%.*s\" is not supported; only gpt2 (byte-level BPE) and "
+                   "llama (SentencePiece) are",
                    aq_gguf_path(file), (int)(kind.bytes < 64 ? kind.bytes : 64), kind.data);
 }
 
@@ -107,19 +118,23 @@ static aq_status open_pre(const aq_gguf *file, const char *name, aq_tokenizer *t
     return aq_pretokenizer_open(rules, &tok->pre);
 }
 
-/* The id that a key names, or -1. */
-static int32_t read_id(const aq_gguf *file, const char *key, const aq_vocabulary *v) {
-    int64_t id;
-    return aq_gguf_int(file, key, &id) && id >= 0 && id < v->n ? (int32_t)id : -1;
+/* The id that a key names; -1 if it is none of the vocabulary, and `absent` without the key. */
+static int32_t read_id(const aq_gguf *file, const char *key, const aq_vocabulary *v,
+                       int32_t absent) {
+    int64_t id = absent;
+    aq_gguf_int(file, key, &id);
+    return id >= 0 && id < v->n ? (int32_t)id : -1;
 }
 
 static aq_status read_settings(const aq_gguf *file, aq_tokenizer *tok) {
+    const bool spm = tok->spelling == AQ_SPELT_SPM;
     aq_gguf_string text;
-    bool adds_bos;
-    tok->bos = read_id(file, "tokenizer.ggml.bos_token_id", &tok->vocabulary);
-    for (int i = 0; i < N_END_KEY; i++)
-        tok->ends[i] = read_id(file, end_keys[i], &tok->vocabulary);
-    if (aq_gguf_bool(file, "tokenizer.ggml.add_bos_token", &adds_bos)) tok->adds_bos = adds_bos;
+    tok->bos = read_id(file, "tokenizer.ggml.bos_token_id", &tok->vocabulary, spm ? 1 : -1);
+    for (int i = 0; i < N_END_KEY; i++) /* the first is eos */
+        tok->ends[i] = read_id(file, end_keys[i], &tok->vocabulary, spm && i == 0 ? 2 : -1);
+    if (spm) tok->adds_bos = tok->adds_blank = true;
+    aq_gguf_bool(file, "tokenizer.ggml.add_bos_token", &tok->adds_bos);
+    aq_gguf_bool(file, "tokenizer.ggml.add_space_prefix", &tok->adds_blank);
     if (!aq_gguf_text(file, "tokenizer.chat_template", &text)) return AQ_OK;
     tok->chat_template = malloc((size_t)text.bytes + 1);
     if (!tok->chat_template)
@@ -130,14 +145,21 @@ static aq_status read_settings(const aq_gguf *file, aq_tokenizer *tok) {
 }
 
 aq_status aq_tokenizer_open_as(const aq_gguf *file, const char *pre, aq_tokenizer **out) {
+    aq_spelling spelling;
     *out = NULL;
-    AQ_TRY(check_kind(file));
+    AQ_TRY(read_kind(file, &spelling));
+    if (pre && spelling == AQ_SPELT_SPM)
+        return aq_fail(AQ_ERR_USAGE, "%s has a tokeniser without pre-tokeniser; name none",
+                       aq_gguf_path(file));
     aq_tokenizer *tok = calloc(1, sizeof *tok);
     if (!tok) return aq_fail(AQ_ERR_MEMORY, "no memory for a tokeniser");
-    aq_status status = aq_vocabulary_open(file, &tok->vocabulary);
+    tok->spelling = spelling;
+    aq_status status = aq_vocabulary_open(file, spelling, &tok->vocabulary);
     if (status == AQ_OK) status = aq_special_tokens_open(&tok->vocabulary, &tok->special);
-    if (status == AQ_OK) status = read_merges(file, tok);
-    if (status == AQ_OK) status = open_pre(file, pre, tok);
+    if (spelling == AQ_SPELT_GPT2) {
+        if (status == AQ_OK) status = read_merges(file, tok);
+        if (status == AQ_OK) status = open_pre(file, pre, tok);
+    }
     if (status == AQ_OK) status = read_settings(file, tok);
     if (status == AQ_OK)
         *out = tok;
@@ -166,7 +188,9 @@ void aq_tokenizer_close(aq_tokenizer *tok) {
 typedef struct {
     const aq_tokenizer *tok;
     aq_token_list *list;
+    bool at_start; /* or behind a special token */
     aq_bpe_work work;
+    aq_spm_work spm;
 } encoding;
 
 static aq_status reserve(aq_token_list *list, size_t n) {
@@ -203,18 +227,31 @@ static aq_status encode_piece(void *arg, const char *piece, size_t bytes) {
     return AQ_OK;
 }
 
+static aq_status encode_spm(encoding *e, const char *part, size_t bytes, bool at_start) {
+    AQ_TRY(
+        aq_spm_encode(&e->tok->vocabulary, &e->spm, part, bytes, e->tok->adds_blank && at_start));
+    AQ_TRY(reserve(e->list, (size_t)e->spm.n));
+    for (int64_t i = 0; i < e->spm.n; i++)
+        e->list->ids[e->list->n++] = e->spm.ids[i];
+    return AQ_OK;
+}
+
 static aq_status encode_part(void *arg, const char *part, size_t bytes, int32_t id) {
     encoding *e = arg;
+    const bool at_start = e->at_start;
+    e->at_start = id >= 0;
     if (id >= 0) return aq_token_list_push(e->list, id);
+    if (e->tok->spelling == AQ_SPELT_SPM) return encode_spm(e, part, bytes, at_start);
     return aq_pretokenizer_split(e->tok->pre, part, bytes, encode_piece, e);
 }
 
 aq_status aq_tokenizer_encode(const aq_tokenizer *tok, const char *text, size_t bytes,
                               bool parse_special, aq_token_list *list) {
-    encoding e = {tok, list, {0}};
+    encoding e = {.tok = tok, .list = list, .at_start = true};
     const aq_status status = aq_special_tokens_split(&tok->special, &tok->vocabulary, text, bytes,
                                                      parse_special, encode_part, &e);
     aq_bpe_work_free(&e.work);
+    aq_spm_work_free(&e.spm);
     return status;
 }
 

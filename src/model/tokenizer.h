@@ -1,10 +1,14 @@
-/* Text to token ids and back: byte-level BPE as model files describe it.
+/* Text to token ids and back, as model files describe it: byte-level BPE, or SentencePiece.
  *
- * Encoding: special tokens are cut out of the text first (longest first), the rest is split by the
- * pre-tokeniser's regular expressions, each piece is mapped byte by byte to the GPT-2 alphabet and
- * merged, lowest rank first. Decoding is the exact inverse on bytes, whatever they are, if the
- * vocabulary has all 256 bytes; of bytes that it lacks (SmolLM2 lacks 23 rare ones) nothing is
- * kept. Source: Sennrich et al. 2016, arXiv 1508.07909; pre-tokenisers: docs/formats.md. */
+ * Encoding: special tokens are cut out of the text first (longest first). Byte-level: the rest is
+ * split by the pre-tokeniser's regular expressions, and each piece is mapped byte by byte to the
+ * GPT-2 alphabet and merged, lowest rank first. SentencePiece: the rest is merged as it is, highest
+ * score first (src/model/spm.h).
+ *
+ * Decoding gives back the bytes, whatever they are, if the vocabulary has all 256; of bytes that it
+ * lacks (SmolLM2 lacks 23 rare ones) nothing is kept. SentencePiece spells a blank as U+2581, so
+ * that this character comes back as a blank, and may put a blank in front of the text, which comes
+ * back too. Source: Sennrich et al. 2016, arXiv 1508.07909; pre-tokenisers: docs/formats.md. */
 #ifndef AQ_MODEL_TOKENIZER_H
 #define AQ_MODEL_TOKENIZER_H
 
@@ -23,7 +27,7 @@ typedef struct aq_tokenizer aq_tokenizer;
 aq_status aq_tokenizer_open(const aq_gguf *file, aq_tokenizer **out);
 
 /* The same with another pre-tokeniser than the file names (older files name none or a wrong one);
- * pre NULL: the file's. AQ_ERR_USAGE too (unknown name). Local. */
+ * pre NULL: the file's. AQ_ERR_USAGE too (unknown name; SentencePiece has none). Local. */
 aq_status aq_tokenizer_open_as(const aq_gguf *file, const char *pre, aq_tokenizer **out);
 
 void aq_tokenizer_close(aq_tokenizer *tok);

@@ -1,5 +1,7 @@
 #include "src/model/vocabulary.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +9,7 @@
 
 #define TOKENS_KEY     "tokenizer.ggml.tokens"
 #define TYPES_KEY      "tokenizer.ggml.token_type"
+#define SCORES_KEY     "tokenizer.ggml.scores"
 #define MAX_TEXT_BYTES 65536
 
 /* A character of the alphabet beyond 0xff stands for one of these 68 bytes. */
@@ -48,6 +51,17 @@ static size_t spell_byte(int byte, char spelt[2]) {
     spelt[0] = (char)(0xc0 | character >> 6);
     spelt[1] = (char)(0x80 | (character & 0x3f));
     return 2;
+}
+
+/* A text with each U+2581 made a blank. Returns the number of bytes written, at most `bytes`. */
+static size_t decode_blanks(const char *text, size_t bytes, char *piece) {
+    size_t n = 0;
+    for (size_t at = 0; at < bytes;) {
+        const bool is_blank = bytes - at >= 3 && memcmp(text + at, "\xe2\x96\x81", 3) == 0;
+        piece[n++] = is_blank ? ' ' : text[at];
+        at += is_blank ? 3 : 1;
+    }
+    return n;
 }
 
 /* Decodes a text from the alphabet; characters outside it stay as they are, and *whole tells
@@ -143,7 +157,8 @@ static bool is_plain(aq_token_kind kind) {
 }
 
 /* Copies a token's text to `bytes` and decodes it behind; returns the bytes used. */
-static size_t fill(aq_token *token, aq_gguf_string text, char *bytes, bool *in_alphabet) {
+static size_t fill(aq_token *token, aq_gguf_string text, aq_spelling spelling, char *bytes,
+                   bool *in_alphabet) {
     const size_t n = (size_t)text.bytes;
     if (n > 0) memcpy(bytes, text.data, n);
     token->text = token->piece = bytes;
@@ -158,7 +173,9 @@ static size_t fill(aq_token *token, aq_gguf_string text, char *bytes, bool *in_a
         token->piece_bytes = 1;
         return n + 1;
     }
-    token->piece_bytes = (uint32_t)decode(bytes, n, bytes + n, in_alphabet);
+    token->piece_bytes =
+        (uint32_t)(spelling == AQ_SPELT_SPM ? decode_blanks(bytes, n, bytes + n)
+                                            : decode(bytes, n, bytes + n, in_alphabet));
     return n + token->piece_bytes;
 }
 
@@ -168,14 +185,29 @@ static aq_token_kind kind_of(int64_t number) {
                                                                 : AQ_TOKEN_NORMAL;
 }
 
-static aq_status read_tokens(const aq_gguf *file, bool typed, aq_vocabulary *v) {
+static void find_bytes(aq_spelling spelling, aq_vocabulary *v) {
+    for (int byte = 0; byte < 256; byte++) {
+        char spelt[8] = {(char)byte};
+        if (spelling == AQ_SPELT_GPT2) {
+            v->byte_ids[byte] = aq_vocabulary_find(v, spelt, spell_byte(byte, spelt));
+            continue;
+        }
+        const int32_t plain = aq_vocabulary_find(v, spelt, 1);
+        snprintf(spelt, sizeof spelt, "<0x%02X>", (unsigned)byte);
+        v->byte_ids[byte] = aq_vocabulary_find(v, spelt, 6);
+        if (v->byte_ids[byte] < 0) v->byte_ids[byte] = plain;
+    }
+}
+
+static aq_status read_tokens(const aq_gguf *file, aq_spelling spelling, aq_vocabulary *v) {
+    const bool typed = aq_gguf_has(file, TYPES_KEY);
     char *next = v->bytes;
     for (int32_t id = 0; id < v->n; id++) {
         aq_token *token = &v->tokens[id];
         const aq_gguf_string text = aq_gguf_string_at(file, TOKENS_KEY, id);
         bool in_alphabet;
         token->kind = typed ? kind_of(aq_gguf_int_at(file, TYPES_KEY, id)) : AQ_TOKEN_NORMAL;
-        next += fill(token, text, next, &in_alphabet);
+        next += fill(token, text, spelling, next, &in_alphabet);
         if (text.bytes == 0) continue; /* such a token only fills its place */
         if (!aq_name_index_add(&v->by_text, token->text, token->text_bytes, id))
             return aq_fail(AQ_ERR_FORMAT,
@@ -185,9 +217,25 @@ static aq_status read_tokens(const aq_gguf *file, bool typed, aq_vocabulary *v) 
                            (int)(text.bytes < 64 ? text.bytes : 64), token->text);
         if (in_alphabet) aq_name_index_add(&v->by_piece, token->piece, token->piece_bytes, id);
     }
-    for (int byte = 0; byte < 256; byte++) {
-        char spelt[2];
-        v->byte_ids[byte] = aq_vocabulary_find(v, spelt, spell_byte(byte, spelt));
+    find_bytes(spelling, v);
+    return AQ_OK;
+}
+
+static aq_status read_scores(const aq_gguf *file, aq_vocabulary *v) {
+    const int64_t n = aq_gguf_float_count(file, SCORES_KEY);
+    if (n != v->n)
+        return aq_fail(AQ_ERR_FORMAT,
+                       "%s: %s has %lld numbers for %d tokens; convert the model again",
+                       aq_gguf_path(file), SCORES_KEY, (long long)(n < 0 ? 0 : n), (int)v->n);
+    v->scores = malloc((size_t)n * sizeof *v->scores);
+    if (!v->scores) return aq_fail(AQ_ERR_MEMORY, "no memory for %d scores", (int)v->n);
+    for (int32_t id = 0; id < v->n; id++) {
+        v->scores[id] = (float)aq_gguf_float_at(file, SCORES_KEY, id);
+        if (isnan(v->scores[id]))
+            return aq_fail(AQ_ERR_FORMAT,
+                           "%s: %s: that of token %d is no number; convert the "
+                           "model again",
+                           aq_gguf_path(file), SCORES_KEY, (int)id);
     }
     return AQ_OK;
 }
@@ -202,6 +250,7 @@ static aq_status allocate(const aq_gguf *file, aq_vocabulary *v) {
                            aq_gguf_path(file), TOKENS_KEY, (int)id, (unsigned long long)text_bytes,
                            MAX_TEXT_BYTES);
         bytes += 2 * text_bytes;
+        if (text_bytes > v->max_text_bytes) v->max_text_bytes = (uint32_t)text_bytes;
     }
     v->tokens = calloc((size_t)v->n, sizeof *v->tokens);
     v->bytes = bytes <= SIZE_MAX ? malloc((size_t)bytes) : NULL;
@@ -211,7 +260,7 @@ static aq_status allocate(const aq_gguf *file, aq_vocabulary *v) {
     return aq_name_index_open((uint64_t)v->n, &v->by_piece);
 }
 
-aq_status aq_vocabulary_open(const aq_gguf *file, aq_vocabulary *out) {
+aq_status aq_vocabulary_open(const aq_gguf *file, aq_spelling spelling, aq_vocabulary *out) {
     const int64_t n = aq_gguf_string_count(file, TOKENS_KEY);
     const int64_t n_type = aq_gguf_int_count(file, TYPES_KEY);
     *out = (aq_vocabulary){0};
@@ -226,13 +275,15 @@ aq_status aq_vocabulary_open(const aq_gguf *file, aq_vocabulary *out) {
             aq_gguf_path(file), TYPES_KEY, (long long)(n_type < 0 ? 0 : n_type), (long long)n);
     out->n = (int32_t)n;
     aq_status status = allocate(file, out);
-    if (status == AQ_OK) status = read_tokens(file, n_type == n, out);
+    if (status == AQ_OK) status = read_tokens(file, spelling, out);
+    if (status == AQ_OK && spelling == AQ_SPELT_SPM) status = read_scores(file, out);
     if (status != AQ_OK) aq_vocabulary_close(out);
     return status;
 }
 
 void aq_vocabulary_close(aq_vocabulary *vocabulary) {
     free(vocabulary->tokens);
+    free(vocabulary->scores);
     free(vocabulary->bytes);
     aq_name_index_close(&vocabulary->by_text);
     aq_name_index_close(&vocabulary->by_piece);

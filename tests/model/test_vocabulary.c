@@ -1,4 +1,5 @@
 /* Tokens stand for the bytes that the GPT-2 alphabet says, and broken vocabularies are refused. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,18 +9,23 @@
 
 #define TOKENS "tokenizer.ggml.tokens"
 #define TYPES  "tokenizer.ggml.token_type"
+#define SCORES "tokenizer.ggml.scores"
 
 /* The vocabulary that the writer holds. Ends the writer; the file is closed before it returns. */
-static aq_status open_writer(aq_gguf_writer *w, aq_vocabulary *v) {
+static aq_status open_spelt(aq_gguf_writer *w, aq_spelling spelling, aq_vocabulary *v) {
     uint8_t *data;
     aq_gguf *file;
     aq_status status = aq_gguf_writer_open(w, &data, &file);
     if (status != AQ_OK) return status;
-    status = aq_vocabulary_open(file, v);
+    status = aq_vocabulary_open(file, spelling, v);
     aq_gguf_close(file);
     if (data) memset(data, 'x', 8); /* nothing of the file is used any more */
     free(data);
     return status;
+}
+
+static aq_status open_writer(aq_gguf_writer *w, aq_vocabulary *v) {
+    return open_spelt(w, AQ_SPELT_GPT2, v);
 }
 
 /* kinds NULL: the file has none. */
@@ -190,6 +196,51 @@ static void test_bad_texts(void) {
     aq_vocabulary_close(&v);
 }
 
+/* Five tokens with kinds, and scores of any number and kind. Ends nothing. */
+static void put_spm(aq_gguf_writer *w, aq_gguf_kind kind, const double *scores, int64_t n) {
+    static const char *const texts[] = {"\u2581the\u2581", "<0x0A>", "\u2581\u2581", "b",
+                                        "\u0120\xe2\x96"};
+    static const int64_t kinds[] = {1, 6, 4, 1, 1};
+    *w = aq_gguf_writer_make();
+    aq_gguf_put_texts(w, TOKENS, texts, 5);
+    aq_gguf_put_ints(w, TYPES, AQ_GGUF_I32, kinds, 5);
+    if (scores) aq_gguf_put_floats(w, SCORES, kind, scores, n);
+}
+
+static void test_spm(void) {
+    static const double scores[] = {-1.5, 0, -1e30, 7, -0.25};
+    aq_gguf_writer w;
+    aq_vocabulary v;
+    put_spm(&w, AQ_GGUF_F32, scores, 5);
+    if (!aq_test_ok(open_spelt(&w, AQ_SPELT_SPM, &v))) return;
+    CU_ASSERT_TRUE(piece_is(&v, 0, " the ", 5));
+    CU_ASSERT_TRUE(piece_is(&v, 1, "\n", 1));
+    CU_ASSERT_TRUE(piece_is(&v, 2, "\u2581\u2581", 6)); /* user-defined: spelt plainly */
+    CU_ASSERT_TRUE(piece_is(&v, 4, "\u0120\xe2\x96", 4));
+    CU_ASSERT_EQUAL(v.max_text_bytes, 9);
+    CU_ASSERT_EQUAL(v.byte_ids['\n'], 1);
+    CU_ASSERT_EQUAL(v.byte_ids['b'], 3); /* without "<0x62>", the token of that text */
+    CU_ASSERT_EQUAL(v.byte_ids[' '], -1);
+    for (int i = 0; i < 5; i++)
+        CU_ASSERT_EQUAL(v.scores[i], (float)scores[i]);
+    aq_vocabulary_close(&v);
+}
+
+static void test_spm_scores_refused(void) {
+    static const double scores[] = {0, 0, 0, NAN, 0, 0};
+    aq_gguf_writer w;
+    aq_vocabulary v;
+    put_spm(&w, AQ_GGUF_F32, NULL, 0);
+    aq_test_fails(open_spelt(&w, AQ_SPELT_SPM, &v), AQ_ERR_FORMAT, "0 numbers for 5 tokens");
+    put_spm(&w, AQ_GGUF_F32, scores, 6);
+    aq_test_fails(open_spelt(&w, AQ_SPELT_SPM, &v), AQ_ERR_FORMAT, "6 numbers for 5 tokens");
+    put_spm(&w, AQ_GGUF_F64, scores, 5);
+    aq_test_fails(open_spelt(&w, AQ_SPELT_SPM, &v), AQ_ERR_FORMAT, "token 3 is no number");
+    put_spm(&w, AQ_GGUF_F32, NULL, 0); /* byte-level vocabularies need none */
+    CU_ASSERT_TRUE(aq_test_ok(open_spelt(&w, AQ_SPELT_GPT2, &v)));
+    aq_vocabulary_close(&v);
+}
+
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "alphabet", test_alphabet);
     CU_add_test(suite, "words", test_words);
@@ -197,6 +248,8 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "known texts", test_known_texts);
     CU_add_test(suite, "empty texts", test_empty_texts);
     CU_add_test(suite, "refused", test_refused);
+    CU_add_test(suite, "spm", test_spm);
+    CU_add_test(suite, "spm scores refused", test_spm_scores_refused);
     CU_add_test(suite, "huge token", test_huge_token);
     CU_add_test(suite, "bad texts", test_bad_texts);
 }

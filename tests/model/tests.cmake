@@ -2,6 +2,7 @@
 aqua_add_test(model bpe LIBS aq_model)
 aqua_add_test(model pretokenizer LIBS aq_model)
 aqua_add_test(model special_tokens LIBS aq_model)
+aqua_add_test(model spm LIBS aq_model)
 aqua_add_test(model tokenizer LIBS aq_model)
 aqua_add_test(model vocabulary LIBS aq_model)
 aqua_add_test(model projection_file LIBS aq_model PkgConfig::XXHASH)
