@@ -111,11 +111,11 @@ static void test_kinds(void) {
     aq_vocabulary_close(&v);
 }
 
+#define DEEPSEEK_END "<\uff5cend\u2581of\u2581sentence\uff5c>"
+
 /* Known texts are control tokens whatever the file says. */
 static void test_known_texts(void) {
-    static const char *const texts[] = {"<|im_end|>", "<|im_end|", "<|fim_prefix|>",
-                                        "<\uff5cend\u2581"
-                                        "of\u2581sentence\uff5c>",
+    static const char *const texts[] = {"<|im_end|>", "<|im_end|", "<|fim_prefix|>", DEEPSEEK_END,
                                         "<|im_start|>"};
     static const int64_t kinds[] = {1, 1, 4, 4, 1};
     static const bool ends[] = {true, false, false, true, false};

@@ -19,4 +19,8 @@ add_executable(fuzz_gguf fuzz/fuzz_gguf.c fuzz/fuzz_main.c)
 target_link_libraries(fuzz_gguf PRIVATE aq_test_support aq_model)
 add_test(NAME fuzz_gguf COMMAND fuzz_gguf 2 1
   ${CMAKE_CURRENT_SOURCE_DIR}/data/hf/llama/model.gguf)
-set_tests_properties(fuzz_gguf PROPERTIES LABELS "serial" TIMEOUT 120)
+add_executable(fuzz_tokenizer fuzz/fuzz_tokenizer.c fuzz/fuzz_main.c)
+target_link_libraries(fuzz_tokenizer PRIVATE aq_test_support aq_model)
+add_test(NAME fuzz_tokenizer COMMAND fuzz_tokenizer 2 1)
+set_tests_properties(fuzz_gguf fuzz_tokenizer PROPERTIES LABELS "serial" TIMEOUT 120
+  RESOURCE_LOCK fuzz-last-input)
