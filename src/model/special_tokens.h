@@ -1,7 +1,8 @@
 /* Special tokens spelt in a text, cut out of it before anything else is done.
  *
- * Longer ones are looked for first, each from left to right, in what is not yet taken; so do the
- * tokenisers of Hugging Face and llama.cpp. */
+ * Longer ones are looked for first, of equal lengths the lowest id, each from left to right, in
+ * what is not yet taken; so do the tokenisers of Hugging Face and llama.cpp. Here it takes one look
+ * at the text for each length that tokens have, however many tokens there are. */
 #ifndef AQ_MODEL_SPECIAL_TOKENS_H
 #define AQ_MODEL_SPECIAL_TOKENS_H
 
@@ -10,15 +11,23 @@
 #include <stdint.h>
 
 #include "src/base/status.h"
+#include "src/model/name_index.h"
 #include "src/model/vocabulary.h"
 
+/* The special tokens of one length. */
 typedef struct {
-    int32_t *ids; /* [n] longest text first, of equal lengths the lowest id first */
-    int32_t n;
+    uint32_t bytes;
+    bool begins[256]; /* the bytes that such a token begins with */
+} aq_special_length;
+
+typedef struct {
+    aq_name_index by_text;
+    aq_special_length *lengths; /* [n_length], longest first */
+    int64_t n_length;
 } aq_special_tokens;
 
-/* The control, unknown and user-defined tokens of a vocabulary. The caller closes *out.
- * AQ_ERR_MEMORY. Local. */
+/* The control, unknown and user-defined tokens of a vocabulary, whose texts are borrowed. The
+ * caller closes *out. AQ_ERR_MEMORY. Local. */
 aq_status aq_special_tokens_open(const aq_vocabulary *vocabulary, aq_special_tokens *out);
 void aq_special_tokens_close(aq_special_tokens *special);
 

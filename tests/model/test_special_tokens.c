@@ -1,5 +1,6 @@
 /* Special tokens are cut out of a text longest first, and nothing else is. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/base/rng.h"
@@ -14,6 +15,7 @@ typedef struct {
     char text[512];
     size_t n;
     int fail_after; /* parts; negative: never */
+    bool skip_text; /* show ids only */
 } shown;
 
 static aq_status show(void *arg, const char *part, size_t bytes, int32_t id) {
@@ -22,7 +24,7 @@ static aq_status show(void *arg, const char *part, size_t bytes, int32_t id) {
     if (bytes == 0) CU_FAIL("an empty part");
     if (id >= 0)
         s->n += (size_t)snprintf(s->text + s->n, sizeof s->text - s->n, "[%d]", (int)id);
-    else
+    else if (!s->skip_text)
         s->n += (size_t)snprintf(s->text + s->n, sizeof s->text - s->n, "%.*s", (int)bytes, part);
     return AQ_OK;
 }
@@ -38,7 +40,7 @@ static aq_status split(const aq_vocabulary *v, const char *text, bool parse_spec
 
 static bool splits_to(const aq_vocabulary *v, const char *text, bool parse_special,
                       const char *expected) {
-    shown s = {"", 0, -1};
+    shown s = {.fail_after = -1};
     if (!aq_test_ok(split(v, text, parse_special, &s))) return false;
     if (strcmp(s.text, expected) != 0) printf("  got %s, expected %s\n", s.text, expected);
     return strcmp(s.text, expected) == 0;
@@ -85,7 +87,7 @@ static void test_overlaps(void) {
 
 static void test_sink_fails(void) {
     for (int n = 0; n < 3; n++) {
-        shown s = {"", 0, n};
+        shown s = {.fail_after = n};
         aq_test_fails(split(&chatml_vocabulary, "a<|end|>b", true, &s), AQ_ERR_IO, "sink is full");
     }
 }
@@ -139,7 +141,7 @@ static void test_random(void) {
         }
         const aq_vocabulary v = {.tokens = tokens, .n = 5};
         random_text(&rng, text, aq_rng_next(&rng) % 60);
-        shown s = {"", 0, -1};
+        shown s = {.fail_after = -1};
         if (!aq_test_ok(split(&v, text, true, &s))) return;
         split_slowly(tokens, 5, text, false, expected);
         n_wrong += strcmp(s.text, expected) != 0;
@@ -150,10 +152,37 @@ static void test_random(void) {
     CU_ASSERT_TRUE(n_other > 500); /* the inputs tell the two orders apart */
 }
 
+/* 20000 tokens that begin alike, and a text of that beginning: looking for one token after the
+ * other would take minutes. */
+static void test_many_tokens(void) {
+    enum { N_TOKEN = 20000, N = 300000 };
+    char(*texts)[24] = malloc(N_TOKEN * sizeof *texts), *text = malloc(N + 1);
+    aq_token *tokens = calloc(N_TOKEN, sizeof *tokens);
+    shown s = {.fail_after = -1};
+    if (texts && text && tokens) {
+        for (int i = 0; i < N_TOKEN; i++) {
+            snprintf(texts[i], sizeof texts[i], "<<<<%d>", i);
+            tokens[i].text = texts[i];
+            tokens[i].text_bytes = (uint32_t)strlen(texts[i]);
+            tokens[i].kind = AQ_TOKEN_USER;
+        }
+        const aq_vocabulary v = {.tokens = tokens, .n = N_TOKEN};
+        memset(text, '<', N);
+        memcpy(text + N - 7, "<<<<42>", 8);
+        s.skip_text = true;
+        CU_ASSERT_TRUE(aq_test_ok(split(&v, text, false, &s)));
+        CU_ASSERT_STRING_EQUAL(s.text, "[42]");
+    }
+    free(texts);
+    free(text);
+    free(tokens);
+}
+
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "kinds", test_kinds);
     CU_add_test(suite, "longest first", test_longest_first);
     CU_add_test(suite, "overlaps", test_overlaps);
     CU_add_test(suite, "sink fails", test_sink_fails);
     CU_add_test(suite, "random", test_random);
+    CU_add_test(suite, "many tokens", test_many_tokens);
 }
