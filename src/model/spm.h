@@ -2,8 +2,8 @@
  * joined text is the token of highest score first, of equal scores the leftmost. Blanks are spelt
  * U+2581; what stays a character without a token becomes the tokens of its bytes, "<0x0A>".
  *
- * Source: Kudo and Richardson 2018, arXiv 1808.06226 (BPE mode); the cuts are those of llama.cpp.
- */
+ * Source: Kudo and Richardson 2018, arXiv 1808.06226 (BPE mode). Well-formed text gets
+ * the ids of llama.cpp; what is no UTF-8 keeps its bytes, one token each. */
 #ifndef AQ_MODEL_SPM_H
 #define AQ_MODEL_SPM_H
 
