@@ -38,13 +38,20 @@ static aq_status join(const aq_options *options, char **text, size_t *bytes) {
     return *text ? AQ_OK : aq_fail(AQ_ERR_MEMORY, "no memory for the prompt");
 }
 
+/* The text of the model's end-of-text token; "" if it has none. */
+static void eos_text(const aq_tokenizer *tok, char text[64]) {
+    size_t bytes;
+    const char *piece = aq_tokenizer_piece(tok, aq_tokenizer_eos(tok), true, &bytes);
+    snprintf(text, 64, "%.*s", bytes < 64 ? (int)bytes : 0, piece);
+}
+
 static aq_status as_chat(const aq_options *options, const aq_tokenizer *tok, char **text,
                          size_t *bytes) {
     const char *model_template = aq_tokenizer_chat_template(tok);
     aq_chat_format format = AQ_CHAT_CHATML;
     aq_chat_message messages[2];
     int n = 0;
-    char *spelt = NULL;
+    char *spelt = NULL, eos[64];
     if (options->chat_template)
         AQ_TRY(aq_chat_parse(options->chat_template, &format));
     else
@@ -53,7 +60,8 @@ static aq_status as_chat(const aq_options *options, const aq_tokenizer *tok, cha
         return aq_fail(AQ_ERR_FORMAT, "the text holds a NUL byte; --chat takes text only");
     if (options->system) messages[n++] = (aq_chat_message){"system", options->system};
     messages[n++] = (aq_chat_message){"user", *text};
-    AQ_TRY(aq_chat_apply(format, model_template, messages, n, &spelt));
+    eos_text(tok, eos);
+    AQ_TRY(aq_chat_apply(format, model_template, eos[0] ? eos : NULL, messages, n, &spelt));
     free(*text);
     *text = spelt;
     *bytes = strlen(spelt);

@@ -47,6 +47,7 @@ static void put_trimmed(text_out *out, const char *text) {
 /* A conversation to be spelt in one format; template_text is never NULL here. */
 typedef struct {
     const char *template_text;
+    const char *eos; /* NULL: the format's usual one */
     const aq_chat_message *messages;
     int n_message;
     text_out *out;
@@ -58,6 +59,10 @@ static bool is_role(const aq_chat_message *message, const char *role) {
 
 static bool has(const char *text, const char *mark) {
     return strstr(text, mark) != NULL;
+}
+
+static bool starts_with(const char *text, const char *mark) {
+    return strncmp(text, mark, strlen(mark)) == 0;
 }
 
 static bool starts_with_system(const spelling *s) {
@@ -121,9 +126,10 @@ static void put_llama3_turn(const spelling *s, const char *role, const char *pre
 /* From Llama 3.1 on every conversation begins with a system turn about dates; today's is what the
  * template says where no clock is given. */
 static void spell_llama3(const spelling *s) {
-    const char *preface = has(s->template_text, "Cutting Knowledge Date: December 2023")
-                              ? "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
-                              : "";
+    const bool dated = has(s->template_text, "Cutting Knowledge Date: December 2023") &&
+                       has(s->template_text, "Today Date: ");
+    const char *preface =
+        dated ? "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n" : "";
     if (preface[0] && !starts_with_system(s)) put_llama3_turn(s, "system", preface, "");
     for (int i = 0; i < s->n_message; i++)
         put_llama3_turn(s, s->messages[i].role, i == 0 && starts_with_system(s) ? preface : "",
@@ -131,49 +137,72 @@ static void spell_llama3(const spelling *s) {
     put(s->out, "<|start_header_id|>assistant<|end_header_id|>\n\n");
 }
 
-/* Versions differ in spaces around the marks, which the template shows (without one: as in Nemo,
- * none), and in the place of the system message: a part of its own, or in the last user turn. */
-static void spell_mistral(const spelling *s) {
-    const char *t = s->template_text;
-    const bool system_part = has(t, "[SYSTEM_PROMPT]");
+/* What a template shows of its version. Without a template: as in Nemo, no spaces. */
+typedef struct {
+    const char *open;         /* "[INST]" and the spaces around it */
+    const char *close;        /* "[/INST]", likewise */
+    const char *before_reply; /* a space or nothing */
+    bool trims_reply;
+    bool system_part;        /* the system message has a part of its own */
+    const char *open_system; /* "[SYSTEM_PROMPT]" and the space after it */
+    bool system_in_last;     /* else in the first user turn, if it has no part of its own */
+} mistral_version;
+
+static mistral_version read_mistral(const char *t) {
     const bool spaced = has(t, "[INST] ");
-    const char *system = NULL;
-    int last_user = -1;
+    return (mistral_version){
+        .open = has(t, " [INST] ") ? " [INST] "
+                : spaced           ? "[INST] "
+                                   : "[INST]",
+        .close = has(t, " [/INST]") ? " [/INST]" : "[/INST]",
+        .before_reply = has(t, "' ' +") || has(t, "\" \" +") ? " " : "",
+        .trims_reply = has(t, "message[\"content\"]|trim + eos_token"),
+        .system_part = has(t, "[SYSTEM_PROMPT]"),
+        .open_system = has(t, "[SYSTEM_PROMPT] ") ? "[SYSTEM_PROMPT] " : "[SYSTEM_PROMPT]",
+        .system_in_last = has(t, "loop.last and system_message"),
+    };
+}
+
+static void put_mistral_reply(const spelling *s, const mistral_version *v, const char *content) {
+    put(s->out, v->before_reply);
+    (v->trims_reply ? put_trimmed : put)(s->out, content);
+    put(s->out, s->eos ? s->eos : "</s>");
+}
+
+static void spell_mistral(const spelling *s) {
+    const mistral_version v = read_mistral(s->template_text);
+    const char *system = starts_with_system(s) ? s->messages[0].content : NULL;
+    int n_user_left = 0;
     for (int i = 0; i < s->n_message; i++)
-        if (is_role(&s->messages[i], "user")) last_user = i;
-    for (int i = 0; i < s->n_message; i++) {
+        n_user_left += is_role(&s->messages[i], "user");
+    if (system && v.system_part) {
+        put(s->out, v.open_system);
+        put(s->out, system);
+        put(s->out, "[/SYSTEM_PROMPT]");
+        system = NULL;
+    }
+    for (int i = starts_with_system(s) ? 1 : 0; i < s->n_message; i++) {
         const aq_chat_message *m = &s->messages[i];
-        if (is_role(m, "system") && system_part) {
-            put(s->out, "[SYSTEM_PROMPT]");
-            put(s->out, m->content);
-            put(s->out, "[/SYSTEM_PROMPT]");
-        } else if (is_role(m, "system")) {
-            system = m->content;
-        } else if (is_role(m, "user")) {
-            put(s->out, spaced ? "[INST] " : "[INST]");
-            if (i == last_user && system) {
-                put(s->out, system);
-                put(s->out, "\n\n");
-            }
-            put(s->out, m->content);
-            put(s->out, has(t, " [/INST]") ? " [/INST]" : "[/INST]");
-        } else {
-            put(s->out, spaced ? " " : "");
-            put(s->out, m->content);
-            put(s->out, "</s>");
+        if (is_role(m, "assistant")) {
+            put_mistral_reply(s, &v, m->content);
+            continue;
         }
+        put(s->out, v.open);
+        if (system && (--n_user_left == 0 || !v.system_in_last)) {
+            put(s->out, system);
+            put(s->out, "\n\n");
+            system = NULL;
+        }
+        put(s->out, m->content);
+        put(s->out, v.close);
     }
 }
 
 /* Gemma has no system turn: the message stands in front of the next user turn. */
 static void spell_gemma(const spelling *s) {
-    const char *system = NULL;
-    for (int i = 0; i < s->n_message; i++) {
+    const char *system = starts_with_system(s) ? s->messages[0].content : NULL;
+    for (int i = system ? 1 : 0; i < s->n_message; i++) {
         const aq_chat_message *m = &s->messages[i];
-        if (is_role(m, "system")) {
-            system = m->content;
-            continue;
-        }
         put(s->out, is_role(m, "user") ? "<start_of_turn>user\n" : "<start_of_turn>model\n");
         if (is_role(m, "user") && system) {
             put(s->out, system);
@@ -209,23 +238,30 @@ static const char *const names[] = {
 #define CHAT_LISTED(id, name) " " name
 #define ALL_NAMES             AQ_CHAT_LIST(CHAT_LISTED)
 
+/* Where a template first writes the token that ends a text, or NULL. */
+static const char *find_end_of_text(const char *t) {
+    static const char *const marks[] = {"eos_token", ENDOFTEXT, "</s>"};
+    const char *first = NULL;
+    for (int i = 0; i < 3; i++) {
+        const char *mark = strstr(t, marks[i]);
+        if (mark && (!first || mark < first)) first = mark;
+    }
+    return first;
+}
+
 /* Whether a template writes the end-of-text token right after the user's content. */
 static bool closes_user_turn(const char *t) {
     const char *user = strstr(t, "<|user|>");
     if (!user) return false;
-    const char *stop = strstr(user, "}}");
-    const char *marks[] = {"eos_token", ENDOFTEXT, "</s>"};
-    for (int i = 0; i < 3; i++) {
-        const char *mark = strstr(user, marks[i]);
-        if (mark && (!stop || mark < stop)) return true;
-    }
-    return false;
+    const char *stop = strstr(user, "}}"), *mark = find_end_of_text(user);
+    return mark && (!stop || mark < stop);
 }
 
 aq_status aq_chat_detect(const char *template_text, aq_chat_format *out) {
     const char *t = template_text ? template_text : "";
-    /* Formats that share marks with ours: Phi-4, Llama 2, GLM. */
-    const bool stranger = has(t, "<|im_sep|>") || has(t, "<<SYS>>") || has(t, "[gMASK]");
+    /* Formats that share marks with ours: Phi-4, Llama 2, GLM, SmolVLM. */
+    const bool stranger = has(t, "<|im_sep|>") || has(t, "<<SYS>>") || has(t, "[gMASK]") ||
+                          has(t, "<end_of_utterance>");
     int found = -1;
     if (has(t, "<|im_start|>"))
         found = AQ_CHAT_CHATML;
@@ -235,9 +271,9 @@ aq_status aq_chat_detect(const char *template_text, aq_chat_format *out) {
         found = AQ_CHAT_MISTRAL;
     else if (has(t, "<start_of_turn>"))
         found = AQ_CHAT_GEMMA;
-    else if (has(t, "<|user|>") && has(t, "<|end|>"))
+    else if (has(t, "<|assistant|>") && has(t, "<|end|>"))
         found = AQ_CHAT_PHI3;
-    else if (has(t, "<|user|>"))
+    else if (has(t, "<|user|>") && find_end_of_text(t)) /* GLM-Edge writes none */
         found = closes_user_turn(t) ? AQ_CHAT_ZEPHYR : AQ_CHAT_OLMO;
     if (found < 0 || stranger)
         return aq_fail(
@@ -261,23 +297,37 @@ const char *aq_chat_name(aq_chat_format format) {
     return (unsigned)format < AQ_CHAT_N ? names[format] : "unknown";
 }
 
-static aq_status check_roles(const aq_chat_message *messages, int n_message) {
+/* What every format can spell: templates refuse the rest, or would lose a system message. */
+static aq_status check_messages(const aq_chat_message *messages, int n_message) {
+    int n_user = 0;
     for (int i = 0; i < n_message; i++) {
         const aq_chat_message *m = &messages[i];
-        if (!is_role(m, "system") && !is_role(m, "user") && !is_role(m, "assistant"))
+        const bool system = is_role(m, "system"), user = is_role(m, "user");
+        if (!system && !user && !is_role(m, "assistant"))
             return aq_fail(AQ_ERR_USAGE,
                            "message %d has role \"%s\"; roles are system, user and assistant", i,
                            m->role);
+        if (system && i > 0)
+            return aq_fail(AQ_ERR_USAGE,
+                           "message %d is a system message; only the first may be one", i);
+        n_user += user;
     }
-    return AQ_OK;
+    return n_user > 0 ? AQ_OK : aq_fail(AQ_ERR_USAGE, "a conversation needs a user's message");
 }
 
-aq_status aq_chat_apply(aq_chat_format format, const char *template_text,
+/* The token that ends a turn where a format has no mark of its own for that. */
+static const char *end_of_text(const spelling *s) {
+    const char *t = s->template_text;
+    if (has(t, "</s>")) return "</s>";
+    return s->eos && !has(t, ENDOFTEXT) ? s->eos : ENDOFTEXT;
+}
+
+aq_status aq_chat_apply(aq_chat_format format, const char *template_text, const char *eos,
                         const aq_chat_message *messages, int n_message, char **text) {
     *text = NULL;
-    AQ_TRY(check_roles(messages, n_message));
+    AQ_TRY(check_messages(messages, n_message));
     text_out out = {0};
-    const spelling s = {template_text ? template_text : "", messages, n_message, &out};
+    const spelling s = {template_text ? template_text : "", eos, messages, n_message, &out};
     put(&out, "");
     switch (format) {
     case AQ_CHAT_CHATML:
@@ -295,13 +345,12 @@ aq_status aq_chat_apply(aq_chat_format format, const char *template_text,
     case AQ_CHAT_PHI3:
         spell_bars(&s, "<|end|>", "<|end|>");
         break;
-    case AQ_CHAT_ZEPHYR: {
-        const char *end = has(s.template_text, "</s>") ? "</s>" : ENDOFTEXT;
-        spell_bars(&s, end, end);
+    case AQ_CHAT_ZEPHYR:
+        spell_bars(&s, end_of_text(&s), end_of_text(&s));
         break;
-    }
-    case AQ_CHAT_OLMO:
-        spell_bars(&s, "", ENDOFTEXT);
+    case AQ_CHAT_OLMO: /* the first OLMo has no beginning-of-text token: this one stands for it */
+        if (starts_with(s.template_text, "{{ eos_token }}")) put(&out, end_of_text(&s));
+        spell_bars(&s, "", end_of_text(&s));
         break;
     default:
         free(out.bytes);

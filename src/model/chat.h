@@ -3,8 +3,8 @@
  *
  * No format spells the beginning-of-text token: the caller adds it where the model wants one (see
  * aq_tokenizer_adds_bos), which llama3, mistral and gemma do, and chatml, zephyr and phi3 do not.
- * zephyr ends turns with <|endoftext|> unless the template spells </s>; olmo is also what Falcon 3
- * speaks. */
+ * olmo is also what Falcon 3 speaks. Where a template has no place for a system message (gemma, the
+ * first mistral and phi3) it is spelt as llama.cpp does. */
 #ifndef AQ_MODEL_CHAT_H
 #define AQ_MODEL_CHAT_H
 
@@ -41,9 +41,11 @@ const char *aq_chat_name(aq_chat_format format);
 
 /* Spells n_message messages followed by the opening of the assistant's turn. Default system
  * messages of the format (SmolLM2's, say) are the template's own and are read from template_text if
- * it has one. *text is fresh memory, NUL-terminated, the caller frees it. Special tokens are spelt,
- * so encode it with parse_special. AQ_ERR_USAGE (unknown role), AQ_ERR_MEMORY. Local. */
-aq_status aq_chat_apply(aq_chat_format format, const char *template_text,
+ * it has one. eos is the text of what templates call eos_token; NULL: the format's usual one.
+ * template_text may be NULL. *text is fresh memory, NUL-terminated, the caller frees it. Special
+ * tokens are spelt, so encode it with parse_special. AQ_ERR_USAGE (unknown role, a system message
+ * that is not the first, no user's message), AQ_ERR_MEMORY. Local. */
+aq_status aq_chat_apply(aq_chat_format format, const char *template_text, const char *eos,
                         const aq_chat_message *messages, int n_message, char **text);
 
 #endif

@@ -287,6 +287,10 @@ bool aq_tokenizer_adds_bos(const aq_tokenizer *tok) {
     return tok->adds_bos && tok->bos >= 0;
 }
 
+int32_t aq_tokenizer_eos(const aq_tokenizer *tok) {
+    return tok->ends[0];
+}
+
 bool aq_tokenizer_ends(const aq_tokenizer *tok, int32_t id) {
     if (id < 0 || id >= tok->vocabulary.n) return false;
     for (int i = 0; i < N_END_KEY; i++)

@@ -64,6 +64,8 @@ int32_t aq_tokenizer_find(const aq_tokenizer *tok, const char *text);
 /* Beginning of text, or -1; and whether this model wants it in front of every prompt. Local. */
 int32_t aq_tokenizer_bos(const aq_tokenizer *tok);
 bool aq_tokenizer_adds_bos(const aq_tokenizer *tok);
+/* End of text, or -1. Local. */
+int32_t aq_tokenizer_eos(const aq_tokenizer *tok);
 /* True if the id ends generation: the ids that the file names for it (eos, eot, eom and those that
  * end a filled-in text) and tokens known by their text to end a turn. Local. */
 bool aq_tokenizer_ends(const aq_tokenizer *tok, int32_t id);
