@@ -1,5 +1,6 @@
 /* aqua-dist run: prefill a context over all ranks, answer, stream the text. */
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,11 @@ static void write_text(void *arg, const char *text, size_t bytes) {
     if (fwrite(text, 1, bytes, stdout) != bytes || fflush(stdout) != 0) run->write_failed = true;
 }
 
+/* Numbers too large for an int mean the same as the largest. */
+static int as_int(int64_t value) {
+    return value > INT_MAX ? INT_MAX : value < INT_MIN ? INT_MIN : (int)value;
+}
+
 static aq_status open_rank0(run_state *run) {
     const aq_options *options = run->program->options;
     AQ_TRY(aq_program_need(options->model, "-m MODEL"));
@@ -39,11 +45,11 @@ static aq_status open_rank0(run_state *run) {
     AQ_TRY(aq_prompt_encode(options, run->tok, &run->prompt));
     if (options->n_predict < 0) return aq_fail(AQ_ERR_USAGE, "-n must not be negative");
     const aq_sampler_options sampling = {.temp = (float)options->temp,
-                                         .top_k = (int)options->top_k,
+                                         .top_k = as_int(options->top_k),
                                          .top_p = (float)options->top_p,
                                          .min_p = (float)options->min_p,
                                          .repeat_penalty = (float)options->repeat_penalty,
-                                         .repeat_last_n = (int)options->repeat_last_n,
+                                         .repeat_last_n = as_int(options->repeat_last_n),
                                          .seed = options->seed >= 0 ? (uint64_t)options->seed
                                                                     : (uint64_t)time(NULL)};
     AQ_TRY(aq_sampler_open(&sampling, aq_tokenizer_count(run->tok), &run->sampler));
