@@ -1,10 +1,13 @@
 #include "src/model/npy.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/base/file.h"
+
+#define HEADER_BYTES 1024 /* far more than NumPy writes for one or two dimensions */
 
 /* The header is a Python dictionary in text: {'descr': '<i4', 'fortran_order': False, 'shape':
  * (5,), }. Returns what follows "'key':" and spaces, or NULL. */
@@ -17,26 +20,54 @@ static const char *header_value(const char *header, const char *key) {
     return at;
 }
 
-/* Elements of a shape that is [n] or [1, n]; -1 otherwise. */
-static int64_t shape_length(const char *shape) {
-    long long a = 0, b = 0;
-    char last = 0;
-    if (sscanf(shape, "(%lld, %lld%c", &a, &b, &last) == 3 && last == ')') return a == 1 ? b : -1;
-    if (sscanf(shape, "(%lld,%c", &a, &last) == 2 && last == ')') return a;
-    return -1;
+/* A number of decimal digits below 2^62, or -1; *at moves behind it and the spaces after it. */
+static int64_t read_dimension(const char **at) {
+    int64_t n = 0;
+    if (**at < '0' || **at > '9') return -1;
+    for (; **at >= '0' && **at <= '9'; (*at)++) {
+        if (n >= ((int64_t)1 << 62) / 10) return -1;
+        n = 10 * n + (**at - '0');
+    }
+    *at += strspn(*at, " ");
+    return n;
 }
 
-/* Bytes before the data, or 0 if this is no .npy file; *header gets the dictionary as text. */
-static size_t split_header(const aq_file_map *map, char header[1024]) {
-    if (map->bytes < 12 || memcmp(map->data, "\x93NUMPY", 6) != 0) return 0;
-    const int wide = map->data[6] >= 2;
-    const size_t start = wide ? 12 : 10;
+/* Elements of a shape that is [n] or [1, n]; -1 otherwise. */
+static int64_t shape_length(const char *at) {
+    if (*at++ != '(') return -1;
+    const int64_t first = read_dimension(&at);
+    if (first < 0 || *at++ != ',') return -1;
+    at += strspn(at, " ");
+    if (*at == ')') return first;
+    const int64_t second = read_dimension(&at);
+    return first == 1 && *at == ')' ? second : -1;
+}
+
+static bool is_printable(const char *text, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++)
+        if ((text[i] < ' ' || text[i] > '~') && text[i] != '\n') return false;
+    return true;
+}
+
+/* Finds the dictionary, as text in header, and the bytes before the data. */
+static aq_status split_header(const char *path, const aq_file_map *map, char header[HEADER_BYTES],
+                              size_t *start) {
+    if (map->bytes < 12 || memcmp(map->data, "\x93NUMPY", 6) != 0)
+        return aq_fail(AQ_ERR_FORMAT, "%s is not a .npy file", path);
+    const int version = map->data[6];
+    if (version < 1 || version > 3)
+        return aq_fail(AQ_ERR_UNSUPPORTED, "%s: .npy version %d, expected 1 to 3", path, version);
+    *start = version >= 2 ? 12 : 10;
     size_t length = (size_t)map->data[8] | (size_t)map->data[9] << 8;
-    if (wide) length |= (size_t)map->data[10] << 16 | (size_t)map->data[11] << 24;
-    if (length >= 1024 || length > map->bytes - start) return 0;
-    memcpy(header, map->data + start, length);
+    if (version >= 2) length |= (size_t)map->data[10] << 16 | (size_t)map->data[11] << 24;
+    if (length > map->bytes - *start)
+        return aq_fail(AQ_ERR_FORMAT, "%s ends inside its .npy header", path);
+    if (length >= HEADER_BYTES || !is_printable((const char *)map->data + *start, length))
+        return aq_fail(AQ_ERR_FORMAT, "%s: the .npy header is too long or not text", path);
+    memcpy(header, map->data + *start, length);
     header[length] = '\0';
-    return start + length;
+    *start += length;
+    return AQ_OK;
 }
 
 static aq_status copy_ids(const char *path, const uint8_t *data, int64_t n, int width,
@@ -58,24 +89,38 @@ static aq_status copy_ids(const char *path, const uint8_t *data, int64_t n, int 
     return AQ_OK;
 }
 
-static aq_status parse_ids(const char *path, const aq_file_map *map, int32_t **ids, int64_t *n) {
-    char header[1024];
-    const size_t start = split_header(map, header);
-    if (start == 0) return aq_fail(AQ_ERR_FORMAT, "%s is not a whole .npy file", path);
+/* What the header says of the data: bytes of an element and their number. */
+static aq_status parse_header(const char *path, const char *header, int *width, int64_t *n) {
     const char *type = header_value(header, "'descr'");
     const char *order = header_value(header, "'fortran_order'");
     const char *shape = header_value(header, "'shape'");
     if (!type || !order || !shape)
-        return aq_fail(AQ_ERR_FORMAT, "%s: the .npy header lacks descr, order or shape", path);
-    const int width = strncmp(type, "'<i4'", 5) == 0 ? 4 : strncmp(type, "'<i8'", 5) == 0 ? 8 : 0;
-    *n = shape_length(shape);
-    if (width == 0 || *n < 0)
-        return aq_fail(AQ_ERR_UNSUPPORTED, "%s: ids must be int32 or int64 of shape [n] or [1, n]",
+        return aq_fail(AQ_ERR_FORMAT, "%s: the .npy header lacks descr, fortran_order or shape",
                        path);
-    if ((uint64_t)*n != (map->bytes - start) / (size_t)width ||
-        (map->bytes - start) % (size_t)width != 0)
-        return aq_fail(AQ_ERR_FORMAT, "%s: %zu bytes of data for %lld ids of %d bytes", path,
-                       map->bytes - start, (long long)*n, width);
+    *width = strncmp(type, "'<i4'", 5) == 0 ? 4 : strncmp(type, "'<i8'", 5) == 0 ? 8 : 0;
+    *n = shape_length(shape);
+    if (*width == 0)
+        return aq_fail(AQ_ERR_UNSUPPORTED, "%s: ids are of type %.*s, expected '<i4' or '<i8'",
+                       path, (int)strcspn(type, ","), type);
+    if (strncmp(order, "False", 5) != 0)
+        return aq_fail(AQ_ERR_UNSUPPORTED, "%s: fortran_order is %.*s, expected False", path,
+                       (int)strcspn(order, ",}"), order);
+    if (*n < 0)
+        return aq_fail(AQ_ERR_UNSUPPORTED, "%s: ids are of shape %.*s, expected (n,) or (1, n)",
+                       path, (int)strcspn(shape, ")") + (strchr(shape, ')') != NULL), shape);
+    return AQ_OK;
+}
+
+static aq_status parse_ids(const char *path, const aq_file_map *map, int32_t **ids, int64_t *n) {
+    char header[HEADER_BYTES];
+    size_t start;
+    int width;
+    AQ_TRY(split_header(path, map, header, &start));
+    AQ_TRY(parse_header(path, header, &width, n));
+    const size_t bytes = map->bytes - start;
+    if ((uint64_t)*n != bytes / (size_t)width || bytes % (size_t)width != 0)
+        return aq_fail(AQ_ERR_FORMAT, "%s: %zu bytes of data for %lld ids of %d bytes", path, bytes,
+                       (long long)*n, width);
     *ids = malloc((size_t)*n * sizeof **ids + 1);
     if (!*ids) return aq_fail(AQ_ERR_MEMORY, "no memory for the ids of %s", path);
     return copy_ids(path, map->data + start, *n, width, *ids);
@@ -90,6 +135,7 @@ aq_status aq_npy_read_ids(const char *path, int32_t **ids, int64_t *n) {
     if (status != AQ_OK) {
         free(*ids);
         *ids = NULL;
+        *n = 0;
     }
     aq_file_map_close(&map);
     return status;
