@@ -2,10 +2,15 @@
 
 #include <assert.h>
 #include <cjson/cJSON.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/base/file.h"
+#include "src/model/utf8.h"
 
 #define MAX_DEPTH 8
 
@@ -41,20 +46,45 @@ static void add(aq_report *report, const char *key, cJSON *item) {
     report->status = AQ_ERR_MEMORY;
 }
 
-void aq_report_text(aq_report *report, const char *key, const char *text) {
-    add(report, key, cJSON_CreateString(text));
+/* JSON is UTF-8; names in model files and paths need not be. Fresh memory, or NULL. */
+static char *well_formed(const char *text) {
+    static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */
+    const size_t n = strlen(text);
+    char *copy = malloc(3 * n + 1), *to = copy;
+    for (size_t at = 0, length; copy && at < n; at += length) {
+        const bool whole = aq_utf8_next(text + at, n - at, &length) == AQ_UTF8_WHOLE;
+        const size_t bytes = whole ? length : 3;
+        memcpy(to, whole ? text + at : replacement, bytes);
+        to += bytes;
+    }
+    if (copy) *to = '\0';
+    return copy;
 }
 
+void aq_report_text(aq_report *report, const char *key, const char *text) {
+    char *copy = text ? well_formed(text) : NULL;
+    add(report, key, text ? cJSON_CreateString(copy) : cJSON_CreateNull());
+    free(copy);
+}
+
+/* Numbers are handed over as text: cJSON's own have the digits of a double, and less. */
 void aq_report_int(aq_report *report, const char *key, int64_t value) {
-    add(report, key, cJSON_CreateNumber((double)value));
+    char text[32];
+    snprintf(text, sizeof text, "%" PRId64, value);
+    add(report, key, cJSON_CreateRaw(text));
 }
 
 void aq_report_real(aq_report *report, const char *key, double value) {
-    add(report, key, cJSON_CreateNumber(value));
+    char text[32];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    add(report, key, isfinite(value) ? cJSON_CreateRaw(text) : cJSON_CreateNull());
 }
 
 void aq_report_ids(aq_report *report, const char *key, const int32_t *ids, int64_t n) {
-    add(report, key, cJSON_CreateIntArray(ids, (int)n));
+    add(report, key, n > 0 ? cJSON_CreateIntArray(ids, (int)n) : cJSON_CreateArray());
 }
 
 static void open_group(aq_report *report, const char *key, cJSON *group) {

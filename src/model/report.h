@@ -13,7 +13,9 @@ typedef struct aq_report aq_report;
 aq_status aq_report_open(aq_report **out);
 void aq_report_close(aq_report *report);
 
-/* `key` is ignored inside a list. Integers beyond 2^53 lose digits. Local. */
+/* `key` is ignored inside a list. Numbers are written with as many digits as give them back
+ * exactly; one that is not finite becomes null, as does text NULL. Bytes that are not UTF-8 become
+ * U+FFFD. ids may be NULL if n is 0. Local. */
 void aq_report_text(aq_report *report, const char *key, const char *text);
 void aq_report_int(aq_report *report, const char *key, int64_t value);
 void aq_report_real(aq_report *report, const char *key, double value);
