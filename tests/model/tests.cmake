@@ -13,6 +13,12 @@ aqua_add_test(model model_config LIBS aq_model)
 aqua_add_test(model model_rope LIBS aq_model)
 aqua_add_test(model model_weights LIBS aq_model)
 aqua_add_test(model name_index LIBS aq_model)
+aqua_add_test(model chat LIBS aq_model)
+aqua_add_test(model sampler LIBS aq_model)
+aqua_add_test(model npy LIBS aq_model)
+aqua_add_test(model report LIBS aq_model)
+aqua_add_test(model utf8 LIBS aq_model)
+aqua_add_test(model utf8_stream LIBS aq_model)
 
 # A short look for crashes; by hand, run it longer: tests/fuzz/fuzz_main.c says how.
 add_executable(fuzz_gguf fuzz/fuzz_gguf.c fuzz/fuzz_main.c)
