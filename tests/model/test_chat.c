@@ -234,8 +234,8 @@ static void test_wrong_version(void) {
 static void test_without_template(void) {
     static const char *const expected[AQ_CHAT_N] = {
         "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n",
-        "<|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        ("<|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>"
+         "<|start_header_id|>assistant<|end_header_id|>\n\n"),
         "[INST]Hello[/INST]",
         "<start_of_turn>user\nHello<end_of_turn>\n<start_of_turn>model\n",
         "<|user|>\nHello<|end|>\n<|assistant|>\n",
@@ -270,7 +270,7 @@ static void test_names(void) {
     aq_chat_format format = AQ_CHAT_N;
     for (int i = 0; i < AQ_CHAT_N; i++) {
         aq_test_ok(aq_chat_parse(names[i], &format));
-        CU_ASSERT_EQUAL(format, i);
+        CU_ASSERT_EQUAL((int)format, i);
         CU_ASSERT_STRING_EQUAL(aq_chat_name((aq_chat_format)i), names[i]);
     }
     aq_test_fails(aq_chat_parse("ChatML", &format), AQ_ERR_USAGE, "\"ChatML\" is unknown");
