@@ -93,7 +93,8 @@ typedef struct {
 
 /* Allocates this rank's share of the cache and the buffers of a step. The caller closes it. On
  * failure every rank returns the same: AQ_ERR_USAGE (an option out of range, named), AQ_ERR_LIMIT
- * (longer than the model's context), AQ_ERR_MEMORY (names the bytes). Collective. */
+ * (longer than the model's context, or a batch whose messages pass 2 GiB), AQ_ERR_MEMORY (names
+ * the bytes). Collective. */
 aq_status aq_session_open(aq_engine *engine, const aq_session_options *options, aq_session **out);
 
 /* NULL is allowed. Local. */

@@ -2,6 +2,21 @@
 
 #include <stdlib.h>
 
+/* Keys, values, and last the directory: it is small where they fit. */
+static aq_status alloc_tiles(aq_kvcache *cache) {
+    aq_backend *be = cache->be;
+    const int64_t wider =
+        cache->key_bytes > cache->value_bytes ? cache->key_bytes : cache->value_bytes;
+    /* A layer's tile is bounded by the model's shape; their number is whatever was asked for. */
+    if (cache->n_tile_max > INT64_MAX / wider / cache->n_layer)
+        return aq_fail(AQ_ERR_MEMORY, "a cache larger than memory can be");
+    const int64_t n_tile = cache->n_layer * cache->n_tile_max;
+    AQ_TRY(be->ops->alloc(be, (size_t)(n_tile * cache->key_bytes), (void **)&cache->keys));
+    AQ_TRY(be->ops->alloc(be, (size_t)(n_tile * cache->value_bytes), (void **)&cache->values));
+    cache->tile_pos = calloc((size_t)cache->n_tile_max + 1, sizeof *cache->tile_pos);
+    return cache->tile_pos ? AQ_OK : aq_fail(AQ_ERR_MEMORY, "no memory for the cache's directory");
+}
+
 aq_status aq_kvcache_open(aq_backend *be, const aq_kv_view *shape, int n_layer, const aq_plan *plan,
                           int64_t n_ctx, aq_kvcache *out) {
     const int64_t n_tile = aq_plan_tiles(plan, plan->rank, n_ctx);
@@ -10,20 +25,16 @@ aq_status aq_kvcache_open(aq_backend *be, const aq_kv_view *shape, int n_layer, 
     out->key_bytes = aq_dtype_row_bytes(shape->key_dtype, n_slot * shape->n_col);
     out->value_bytes = aq_dtype_row_bytes(shape->value_dtype, n_slot * shape->d_head);
 
-    out->tile_pos = calloc((size_t)n_tile + 1, sizeof *out->tile_pos);
-    if (!out->tile_pos) return aq_fail(AQ_ERR_MEMORY, "no memory for the cache's directory");
-    for (int64_t j = 0; j < n_tile; j++)
-        out->tile_pos[j] = aq_plan_tile_pos(plan, j);
-
-    const int64_t key_bytes = n_layer * n_tile * out->key_bytes;
-    const int64_t value_bytes = n_layer * n_tile * out->value_bytes;
-    if (be->ops->alloc(be, (size_t)key_bytes, (void **)&out->keys) != AQ_OK ||
-        be->ops->alloc(be, (size_t)value_bytes, (void **)&out->values) != AQ_OK) {
+    if (alloc_tiles(out) != AQ_OK) {
+        const double bytes = (double)n_layer * (double)n_tile *
+                             ((double)out->key_bytes + (double)out->value_bytes);
         aq_kvcache_close(out);
         return aq_fail(AQ_ERR_MEMORY,
                        "no memory for %.1f MiB of cache; use more ranks or a shorter context (-c)",
-                       (double)(key_bytes + value_bytes) / 1048576.0);
+                       bytes / 1048576.0);
     }
+    for (int64_t j = 0; j < n_tile; j++)
+        out->tile_pos[j] = aq_plan_tile_pos(plan, j);
     return AQ_OK;
 }
 

@@ -1,5 +1,6 @@
 #include "src/engine/session.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include "src/base/clock.h"
 
 #define DEFAULT_N_BATCH 2048
+#define MAX_N_BATCH     (1 << 20) /* the sizes of a step then fit int64_t, whatever the model */
 #define DEFAULT_K_RATIO 0.75
 
 static aq_status check_options(const aq_engine *engine, aq_session_options *options) {
@@ -19,7 +21,8 @@ static aq_status check_options(const aq_engine *engine, aq_session_options *opti
                        "the context needs %lld tokens, the model was made for %lld; shorten it or "
                        "stretch it with --rope-scaling",
                        (long long)options->n_ctx, (long long)engine->config.n_ctx);
-    if (options->n_batch < 1) return aq_fail(AQ_ERR_USAGE, "the batch (-b) must be at least 1");
+    if (options->n_batch < 1 || options->n_batch > MAX_N_BATCH)
+        return aq_fail(AQ_ERR_USAGE, "the batch (-b) must be 1 to %d tokens", MAX_N_BATCH);
     if (!(options->k_ratio > 0 && options->k_ratio <= 1))
         return aq_fail(AQ_ERR_USAGE, "--k-ratio must be above 0 and at most 1");
     if (!(options->s_ratio > 0 && options->s_ratio <= 1))
@@ -56,6 +59,22 @@ static aq_step_shape make_shape(const aq_session *session) {
     return shape;
 }
 
+/* What a step exchanges must fit the messages of comm/coll.h. Asked here, where all ranks agree on
+ * the answer: inside a step, one rank would refuse while others wait for it. */
+static aq_status check_messages(const aq_session *session) {
+    const aq_model_config *config = &session->engine->config;
+    const aq_step_shape *shape = &session->shape;
+    const int64_t row_bytes = (int64_t)config->n_head * (config->d_head + 2) * sizeof(float);
+    const int64_t sent = shape->n_q_max * row_bytes; /* queries are narrower */
+    const int64_t received = session->plan.n_rank * shape->n_tok_max * row_bytes;
+    const int64_t most = sent > received ? sent : received;
+    if (session->plan.n_rank == 1 || most <= INT_MAX) return AQ_OK;
+    return aq_fail(AQ_ERR_LIMIT,
+                   "a batch of %lld tokens needs messages of %.1f GiB, over the limit of 2; use a "
+                   "smaller one (-b)",
+                   (long long)shape->n_q_max, (double)most / 1073741824.0);
+}
+
 /* The stored columns' sigma, packed for the kernel that ranks by energy. */
 static aq_status open_dim_weight(aq_session *session) {
     const aq_model_config *config = &session->engine->config;
@@ -76,6 +95,7 @@ static aq_status open_local(aq_session *session) {
     aq_engine *engine = session->engine;
     AQ_TRY(check_options(engine, &session->options));
     session->shape = make_shape(session);
+    AQ_TRY(check_messages(session));
     const aq_kv_view view = {.key_dtype = session->options.key_dtype,
                              .value_dtype = session->options.value_dtype,
                              .n_kv_head = engine->config.n_kv_head,
