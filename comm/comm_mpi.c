@@ -25,17 +25,21 @@ aq_status aq_comm_check(int mpi_code, const char *what) {
     return aq_fail(AQ_ERR_COMM, "%s failed between ranks: %s", what, text);
 }
 
-/* Takes over `mpi`, also on failure. */
+/* Takes over `mpi`, also on failure. All its ranks succeed or all fail. */
 static aq_status wrap(MPI_Comm mpi, aq_comm **out) {
     MPI_Comm host_comm = MPI_COMM_NULL;
     int length = 0;
     aq_comm *comm = calloc(1, sizeof *comm);
-    if (!comm) {
+    int has_memory = comm != NULL;
+    MPI_Comm_set_errhandler(mpi, MPI_ERRORS_RETURN);
+    const int code = MPI_Allreduce(MPI_IN_PLACE, &has_memory, 1, MPI_INT, MPI_MIN, mpi);
+    if (code != MPI_SUCCESS || !has_memory || !comm) {
         MPI_Comm_free(&mpi);
-        return aq_fail(AQ_ERR_MEMORY, "no memory for a communicator");
+        free(comm);
+        AQ_TRY(aq_comm_check(code, "opening a communicator"));
+        return aq_fail(AQ_ERR_MEMORY, "a rank has no memory for a communicator");
     }
     comm->mpi = mpi;
-    MPI_Comm_set_errhandler(mpi, MPI_ERRORS_RETURN);
     MPI_Comm_rank(mpi, &comm->rank);
     MPI_Comm_size(mpi, &comm->size);
     MPI_Get_processor_name(comm->host, &length);
