@@ -5,6 +5,11 @@
 
 #include "src/base/threads.h"
 
+/* The bounds of the same numbers in a model file. */
+#define MAX_ROPE_SCALE 1e6
+#define MIN_ROPE_BASE  1.001
+#define MAX_ROPE_BASE  1e15
+
 int aq_engine_threads(const aq_comm *comm) {
     const int available = aq_threads_available();
     const int share = aq_threads_online() / aq_comm_size_on_host(comm);
@@ -13,14 +18,23 @@ int aq_engine_threads(const aq_comm *comm) {
 }
 
 static aq_status apply_rope_options(const aq_engine_options *options, aq_model_config *config) {
-    if (options->rope_freq_base < 0 || options->rope_scale < 0 || options->yarn_orig_ctx < 0)
-        return aq_fail(AQ_ERR_USAGE, "rope options must not be negative");
-    if (options->rope_freq_base > 0) config->rope_base = options->rope_freq_base;
+    const double base = options->rope_freq_base;
+    /* Written so that NaN fails. */
+    if (base != 0 && !(base >= MIN_ROPE_BASE && base <= MAX_ROPE_BASE))
+        return aq_fail(AQ_ERR_USAGE, "--rope-freq-base must be %g to %g", MIN_ROPE_BASE,
+                       MAX_ROPE_BASE);
+    if (!(options->rope_scale >= 0 && options->rope_scale <= MAX_ROPE_SCALE))
+        return aq_fail(AQ_ERR_USAGE, "--rope-scale must be 1 to %g", MAX_ROPE_SCALE);
+    if (options->yarn_orig_ctx < 0)
+        return aq_fail(AQ_ERR_USAGE, "--yarn-orig-ctx must not be negative");
+    if (base > 0) config->rope_base = base;
     if (options->rope_scaling == AQ_SCALING_MODEL) {
         if (options->rope_scale > 0)
             return aq_fail(AQ_ERR_USAGE, "--rope-scale needs --rope-scaling linear or yarn");
         return AQ_OK;
     }
+    /* The model's own scaling goes, and with it what it added to the context. */
+    if (config->rope_scaling != AQ_ROPE_NONE) config->n_ctx = config->rope_n_ctx_orig;
     config->rope_scaling = AQ_ROPE_NONE;
     config->rope_factor = 1.0;
     if (options->rope_scaling == AQ_SCALING_NONE) return AQ_OK;
@@ -54,20 +68,46 @@ static aq_status open_local(aq_engine *engine, const aq_engine_options *options)
     return AQ_OK;
 }
 
-/* Every rank must hold rank 0's model: compares what each has read. */
-static aq_status check_same_model(aq_engine *engine, const char *path) {
+/* Goes on with the FNV-1a hash of n numbers, a number at a time. */
+static uint64_t add_to_hash(uint64_t hash, const float *values, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, values + i, sizeof bits);
+        hash = (hash ^ bits) * 0x100000001b3u;
+    }
+    return hash;
+}
+
+/* Of everything in a projection that attention depends on; 0 without one. */
+static uint64_t hash_projection(const aq_projection *p) {
+    const int64_t n = (int64_t)p->n_layer * p->n_kv_head * p->d_head;
+    if (!p->pq) return 0;
+    uint64_t hash = add_to_hash(0xcbf29ce484222325u, p->pq, n * p->d_head);
+    hash = add_to_hash(hash, p->pk, n * p->d_head);
+    return add_to_hash(hash, p->sigma, n);
+}
+
+/* Every rank must hold rank 0's model and projection: compares what each has read. */
+static aq_status check_same_model(aq_engine *engine, const aq_engine_options *options) {
     struct {
         uint8_t fingerprint[AQ_FINGERPRINT_BYTES];
         int64_t bytes;
-    } first;
-    memset(&first, 0, sizeof first);
-    memcpy(first.fingerprint, engine->weights.fingerprint, AQ_FINGERPRINT_BYTES);
-    first.bytes = engine->weights.bytes;
+        uint64_t projection;
+    } first, mine;
+    memset(&mine, 0, sizeof mine);
+    memcpy(mine.fingerprint, engine->weights.fingerprint, AQ_FINGERPRINT_BYTES);
+    mine.bytes = engine->weights.bytes;
+    mine.projection = hash_projection(&engine->projection);
+    first = mine;
     AQ_TRY(aq_comm_bcast(engine->comm, &first, sizeof first, 0));
     aq_status status = AQ_OK;
-    if (memcmp(first.fingerprint, engine->weights.fingerprint, AQ_FINGERPRINT_BYTES) != 0 ||
-        first.bytes != engine->weights.bytes)
-        status = aq_fail(AQ_ERR_MISMATCH, "%s is another model than rank 0's; use one file", path);
+    if (memcmp(first.fingerprint, mine.fingerprint, AQ_FINGERPRINT_BYTES) != 0 ||
+        first.bytes != mine.bytes)
+        status = aq_fail(AQ_ERR_MISMATCH, "%s is another model than rank 0's; use one file",
+                         options->model_path);
+    else if (first.projection != mine.projection)
+        status = aq_fail(AQ_ERR_MISMATCH, "%s is another projection than rank 0's; use one file",
+                         options->projection_path ? options->projection_path : "no projection");
     return aq_comm_agree(engine->comm, status);
 }
 
@@ -82,7 +122,7 @@ aq_status aq_engine_open(const aq_engine_options *options, aq_comm *comm, aq_eng
         status = aq_fail(AQ_ERR_MEMORY, "no memory for an engine");
     }
     status = aq_comm_agree(comm, status);
-    if (status == AQ_OK) status = check_same_model(engine, options->model_path);
+    if (status == AQ_OK) status = check_same_model(engine, options);
     if (status != AQ_OK) {
         aq_engine_close(engine);
         return status;
