@@ -26,8 +26,8 @@ aq_status aq_kvcache_open(aq_backend *be, const aq_kv_view *shape, int n_layer, 
     out->value_bytes = aq_dtype_row_bytes(shape->value_dtype, n_slot * shape->d_head);
 
     if (alloc_tiles(out) != AQ_OK) {
-        const double bytes = (double)n_layer * (double)n_tile *
-                             ((double)out->key_bytes + (double)out->value_bytes);
+        const double bytes =
+            (double)n_layer * (double)n_tile * ((double)out->key_bytes + (double)out->value_bytes);
         aq_kvcache_close(out);
         return aq_fail(AQ_ERR_MEMORY,
                        "no memory for %.1f MiB of cache; use more ranks or a shorter context (-c)",
