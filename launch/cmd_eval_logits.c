@@ -72,11 +72,22 @@ static aq_status open_local(logits_state *state) {
     return AQ_OK;
 }
 
+/* Inside prefill a bad id would end the job without order, with a line from every rank. */
+static aq_status check_ids(const logits_state *state) {
+    for (int64_t i = 0; i < state->n_tok; i++)
+        if (state->ids[i] < 0 || state->ids[i] >= state->n_vocab)
+            return aq_fail(AQ_ERR_USAGE, "%s: element %lld is id %d, outside the vocabulary of %d",
+                           state->program->options->ids, (long long)i, (int)state->ids[i],
+                           (int)state->n_vocab);
+    return AQ_OK;
+}
+
 static aq_status open_output(logits_state *state) {
     char header[AQ_NPY_HEADER_BYTES];
     const aq_engine_info info = aq_engine_describe(state->engine);
     state->d_model = info.d_model;
     state->n_vocab = info.n_vocab;
+    AQ_TRY(check_ids(state));
     state->logits = malloc((size_t)(BLOCK_ROWS * info.n_vocab) * sizeof(float));
     if (!state->logits) return aq_fail(AQ_ERR_MEMORY, "no memory for logits");
     if (!state->program->first) return AQ_OK;
