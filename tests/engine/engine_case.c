@@ -82,6 +82,14 @@ static aq_status take_rows(void *arg, const int64_t *pos, const float *hidden, i
     return AQ_OK;
 }
 
+/* Whoever computed the last token, every rank gives its logits. */
+static void check_last(aq_session *session, const float *expected, int64_t n_vocab) {
+    float *logits = aq_case_floats(n_vocab);
+    aq_test_ok(aq_session_logits(session, logits));
+    CU_ASSERT_EQUAL(aq_case_distance_f32(logits, expected, n_vocab), 0.0);
+    free(logits);
+}
+
 void aq_case_prefill(aq_engine *engine, aq_comm *comm, aq_session *session, const int32_t *ids,
                      int64_t n, float *logits) {
     row_sink sink = {engine, aq_session_length(session), aq_engine_describe(engine).n_vocab, logits,
@@ -99,6 +107,7 @@ void aq_case_prefill(aq_engine *engine, aq_comm *comm, aq_session *session, cons
     for (int64_t i = 0; i < n_number; i++)
         logits[i] = (float)sum[i];
     free(sum);
+    check_last(session, logits + (n - 1) * sink.n_vocab, sink.n_vocab);
 }
 
 void aq_case_decode(aq_engine *engine, aq_session *session, const int32_t *ids, int64_t n,

@@ -34,7 +34,8 @@ aq_session_options aq_case_options(int64_t n_ctx, int64_t n_batch);
 /* A session, or NULL after a failed expectation. */
 aq_session *aq_case_session(aq_engine *engine, const aq_session_options *options);
 
-/* Appends n ids by prefill; logits[n, n_vocab] of all of them on every rank. Expects success. */
+/* Appends n ids by prefill; logits[n, n_vocab] of all of them on every rank. Expects
+ * success, and that the session's own logits are the last row. */
 void aq_case_prefill(aq_engine *engine, aq_comm *comm, aq_session *session, const int32_t *ids,
                      int64_t n, float *logits);
 
