@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "kernels/unpack.h"
+#include "kernels/loops_unpack.h"
 
 #define ROWS_AT_ONCE 4
 #define TOKS_AT_ONCE 4

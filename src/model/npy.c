@@ -113,8 +113,8 @@ static aq_status parse_header(const char *path, const char *header, int *width, 
 
 static aq_status parse_ids(const char *path, const aq_file_map *map, int32_t **ids, int64_t *n) {
     char header[HEADER_BYTES];
-    size_t start;
-    int width;
+    size_t start = 0;
+    int width = 0;
     AQ_TRY(split_header(path, map, header, &start));
     AQ_TRY(parse_header(path, header, &width, n));
     const size_t bytes = map->bytes - start;

@@ -176,7 +176,8 @@ static aq_status find(const splitting *s, int stage, size_t begin, size_t end, s
 /* Cuts text[begin .. end) by the expressions from `stage` on; as deep as the cascade is long. */
 static aq_status cut(const splitting *s, int stage, size_t begin, size_t end) {
     if (begin == end) return AQ_OK;
-    if (stage == s->pre->n_stage) return s->sink(s->arg, s->text + begin, end - begin);
+    if (stage == s->pre->n_stage || stage == MAX_STAGE)
+        return s->sink(s->arg, s->text + begin, end - begin);
     for (size_t at = begin; at < end;) {
         size_t match_begin, match_end;
         AQ_TRY(find(s, stage, begin, end, at, &match_begin, &match_end));

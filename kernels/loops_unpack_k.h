@@ -1,6 +1,6 @@
-/* Private to kernels/, included by unpack.h only: the types with blocks of 256 elements. */
-#ifndef AQ_KERNELS_UNPACK_K_H
-#define AQ_KERNELS_UNPACK_K_H
+/* Private to kernels/, included by loops_unpack.h only: the types with blocks of 256 elements. */
+#ifndef AQ_KERNELS_LOOPS_UNPACK_K_H
+#define AQ_KERNELS_LOOPS_UNPACK_K_H
 
 /* Scale and minimum of sub-block s = 0 .. 7 of Q4_K and Q5_K, six bits each in twelve bytes. */
 AQ_MELT void k_scale(const uint8_t *packed, int s, int *scale, int *minimum) {

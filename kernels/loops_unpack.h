@@ -3,8 +3,8 @@
  * Every type is read in groups of 32 elements. One `unpack_` function per type turns a group into
  * the floats the format defines; all of them round once (the products of a scale and a code fit 24
  * bits), so the values are the same on every instruction set. Block layouts: docs/formats.md. */
-#ifndef AQ_KERNELS_UNPACK_H
-#define AQ_KERNELS_UNPACK_H
+#ifndef AQ_KERNELS_LOOPS_UNPACK_H
+#define AQ_KERNELS_LOOPS_UNPACK_H
 
 #include <string.h>
 
@@ -106,7 +106,7 @@ AQ_MELT void unpack_q8_0(const uint8_t *block, int group, aq_v *w) {
         w[v] = aq_v_mul(aq_v_from_int(aq_vi_load_i8(block + 2 + AQ_LANES * v)), d);
 }
 
-#include "kernels/unpack_k.h"
+#include "kernels/loops_unpack_k.h"
 
 static const weight_format format_f32 = {1, 4 * GROUP, true, unpack_f32};
 static const weight_format format_f16 = {1, 2 * GROUP, true, unpack_f16};
