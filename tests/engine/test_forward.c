@@ -5,7 +5,14 @@
  * one another in a layer adds a relative error of at most 4 sqrt(n) eps for reductions of length
  * n <= 128 (oracle.h), and they add up like independent ones: sqrt(9 n_layer) 4 sqrt(128) eps
  * = 1.2e-5 with 2 layers. Scores of size 8 turn relative errors into absolute ones in the exponent,
- * which doubles it. Wrong formulas differ by more than 1e-3. */
+ * which doubles it. Wrong formulas differ by more than 1e-3.
+ *
+ * With a bf16 cache, of the 25600 numbers stored a few lie so near a rounding boundary that the
+ * engine's fp32 and the oracle's double fall on different sides, a whole step of 2^-7 apart. A
+ * value that has all the weight so moves one of the 64 numbers of attention's result by 2^-7, which
+ * is 2^-7 / sqrt(64) = 1e-3 of the row; four of them meet in one token at most. Wrong formulas
+ * differ by more than 6e-3. How numbers are rounded is for test_kv_append, which wants the very
+ * bits. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,12 +22,10 @@
 #include "tests/support/oracle_model.h"
 #include "tests/support/suite.h"
 
-#define TOLERANCE 2.5e-5
-#define BF16_TOLERANCE                                                                             \
-    1e-3 /* a value next to a rounding boundary falls on the other side: 2^-9                      \
-          */
-#define N_TOK     200
-#define N_BUG_TOK 70 /* a tile and a bit */
+#define TOLERANCE      2.5e-5
+#define BF16_TOLERANCE 4e-3
+#define N_TOK          200
+#define N_BUG_TOK      70 /* a tile and a bit */
 
 static aq_oracle_model *oracle;
 static aq_projection projection;
