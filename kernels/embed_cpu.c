@@ -1,23 +1,39 @@
 /* Embedding rows, dequantised. Contract: embed.h. */
 #include "kernels/cpu.h"
 
+_Static_assert(AQ_EMBED_MAX_MODEL * sizeof(float) <= AQ_CPU_SCRATCH_BYTES, "a row fits scratch");
+
 typedef struct {
-    const aq_simd *simd;
+    const aq_cpu *cpu;
     const aq_embed_args *args;
 } embed_task;
+
+static void put(const float *row, float scale, int64_t n, bool accumulate, float *out) {
+    if (accumulate)
+        for (int64_t i = 0; i < n; i++)
+            out[i] += scale * row[i];
+    else
+        for (int64_t i = 0; i < n; i++)
+            out[i] = scale * row[i];
+}
 
 static void embed_part(void *arg, int thread, int n_thread) {
     const embed_task *task = arg;
     const aq_embed_args *a = task->args;
     const int64_t row_bytes = aq_dtype_row_bytes(a->dtype, a->d_model);
+    float *scratch = aq_cpu_scratch(task->cpu, thread);
     int64_t begin, end;
     aq_threads_part(a->n_tok, thread, n_thread, &begin, &end);
-    for (int64_t t = begin; t < end; t++)
-        task->simd->dequantise(a->dtype, (const uint8_t *)a->table + a->ids[t] * row_bytes,
-                               a->d_model, a->out + t * a->d_model);
+    for (int64_t t = begin; t < end; t++) {
+        float *out = a->out + t * a->d_model;
+        float *row = a->accumulate ? scratch : out;
+        task->cpu->simd->dequantise(a->dtype, (const uint8_t *)a->table + a->ids[t] * row_bytes,
+                                    a->d_model, row);
+        if (a->accumulate || a->scale != 1.0f) put(row, a->scale, a->d_model, a->accumulate, out);
+    }
 }
 
 void aq_embed_cpu(aq_cpu *cpu, const aq_embed_args *args) {
-    embed_task task = {cpu->simd, args};
+    embed_task task = {cpu, args};
     aq_cpu_run(cpu, args->n_tok * args->d_model, embed_part, &task);
 }

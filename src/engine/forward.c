@@ -14,6 +14,7 @@ aq_status aq_forward(aq_session *session, aq_attend_way way, const aq_hooks *hoo
                                         .d_model = engine->config.d_model,
                                         .n_tok = step->n_tok,
                                         .ids = step->ids,
+                                        .scale = 1.0f,
                                         .out = step->x});
     be->ops->rope_table(be, &(aq_rope_table_args){.pos = step->pos,
                                                   .inv_freq = engine->inv_freq,

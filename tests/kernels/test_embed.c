@@ -1,4 +1,4 @@
-/* Embedding rows: exact, for every type and shape. */
+/* Embedding rows: exact, for every type and shape; scaled, and added to what is there. */
 #include "kernels/embed.h"
 
 #include <CUnit/CUnit.h>
@@ -20,14 +20,33 @@ typedef struct {
     int32_t ids[MAX_TOK];
 } embed_case;
 
-static int64_t n_wrong(const embed_case *c, const float *y) {
+/* Elements that are not scale * row + before. A product and a sum of two floats, rounded to double
+ * and then to float, are those rounded to float at once: double has more than twice its bits. */
+static int64_t n_wrong(const embed_case *c, float scale, float before, const float *y) {
     const int64_t row_bytes = aq_dtype_row_bytes(c->dtype, c->d_model);
     int64_t wrong = 0;
     for (int64_t t = 0; t < c->n_tok; t++)
-        for (int64_t i = 0; i < c->d_model; i++)
-            wrong += y[t * c->d_model + i] !=
-                     (float)aq_ref_weight(c->dtype, c->table + c->ids[t] * row_bytes, i);
+        for (int64_t i = 0; i < c->d_model; i++) {
+            const uint8_t *row = c->table + c->ids[t] * row_bytes;
+            const float value = (float)aq_ref_weight(c->dtype, row, i);
+            const float scaled = (float)((double)scale * (double)value);
+            wrong += y[t * c->d_model + i] != (float)((double)scaled + (double)before);
+        }
     return wrong;
+}
+
+static void check_scaled(aq_backend *be, const embed_case *c, aq_embed_args args) {
+    args.scale = 24.0833f;
+    be->ops->embed(be, &args);
+    CU_ASSERT_EQUAL(n_wrong(c, args.scale, 0.0f, args.out), 0);
+    CU_ASSERT(n_wrong(c, 1.0f, 0.0f, args.out) > 0); /* planted: scale left out */
+    const float before = 0.375f;
+    for (int64_t i = 0; i < c->n_tok * c->d_model; i++)
+        args.out[i] = before;
+    args.accumulate = true;
+    be->ops->embed(be, &args);
+    CU_ASSERT_EQUAL(n_wrong(c, args.scale, before, args.out), 0);
+    CU_ASSERT(n_wrong(c, args.scale, 0.0f, args.out) > 0); /* planted: overwritten */
 }
 
 static void contract(const aq_test_backend *on, void *arg) {
@@ -38,12 +57,13 @@ static void contract(const aq_test_backend *on, void *arg) {
     float *out = aq_test_alloc(on->be, (size_t)(c->n_tok * c->d_model) * sizeof *out);
     memcpy(table, c->table, table_bytes);
     memcpy(ids, c->ids, (size_t)c->n_tok * sizeof *ids);
-    const aq_embed_args args = {table, c->dtype, c->d_model, c->n_tok, ids, out};
+    const aq_embed_args args = {table, c->dtype, c->d_model, c->n_tok, ids, 1.0f, out, false};
     on->be->ops->embed(on->be, &args);
-    CU_ASSERT_EQUAL(n_wrong(c, out), 0);
+    CU_ASSERT_EQUAL(n_wrong(c, 1.0f, 0.0f, out), 0);
+    check_scaled(on->be, c, args);
     ids[c->n_tok - 1] = (ids[c->n_tok - 1] + 1) % N_VOCAB; /* planted: the last id is off by one */
     on->be->ops->embed(on->be, &args);
-    CU_ASSERT(n_wrong(c, out) > 0);
+    CU_ASSERT(n_wrong(c, 1.0f, 0.0f, out) > 0);
     on->be->ops->release(on->be, table);
     on->be->ops->release(on->be, ids);
     on->be->ops->release(on->be, out);
