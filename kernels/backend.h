@@ -13,6 +13,7 @@
 #include "kernels/attn_partial.h"
 #include "kernels/embed.h"
 #include "kernels/kv_append.h"
+#include "kernels/layernorm.h"
 #include "kernels/matmul.h"
 #include "kernels/project.h"
 #include "kernels/rmsnorm.h"
@@ -36,6 +37,7 @@ typedef struct {
 
     void (*embed)(aq_backend *be, const aq_embed_args *args);
     void (*rmsnorm)(aq_backend *be, const aq_rmsnorm_args *args);
+    void (*layernorm)(aq_backend *be, const aq_layernorm_args *args);
     void (*matmul)(aq_backend *be, const aq_matmul_args *args);
     void (*rope_table)(aq_backend *be, const aq_rope_table_args *args);
     void (*rope)(aq_backend *be, const aq_rope_args *args);

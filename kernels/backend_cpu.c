@@ -42,6 +42,10 @@ static void cpu_rmsnorm(aq_backend *be, const aq_rmsnorm_args *args) {
     aq_rmsnorm_cpu((aq_cpu *)be, args);
 }
 
+static void cpu_layernorm(aq_backend *be, const aq_layernorm_args *args) {
+    aq_layernorm_cpu((aq_cpu *)be, args);
+}
+
 static void cpu_matmul(aq_backend *be, const aq_matmul_args *args) {
     aq_matmul_cpu((aq_cpu *)be, args);
 }
@@ -84,6 +88,7 @@ static const aq_backend_ops cpu_ops = {
     .close = cpu_close,
     .embed = cpu_embed,
     .rmsnorm = cpu_rmsnorm,
+    .layernorm = cpu_layernorm,
     .matmul = cpu_matmul,
     .rope_table = cpu_rope_table,
     .rope = cpu_rope,

@@ -42,6 +42,7 @@ static inline void aq_cpu_run(aq_cpu *cpu, int64_t n_op, aq_task_fn fn, void *ar
 
 void aq_embed_cpu(aq_cpu *cpu, const aq_embed_args *args);
 void aq_rmsnorm_cpu(aq_cpu *cpu, const aq_rmsnorm_args *args);
+void aq_layernorm_cpu(aq_cpu *cpu, const aq_layernorm_args *args);
 void aq_matmul_cpu(aq_cpu *cpu, const aq_matmul_args *args);
 void aq_rope_table_cpu(aq_cpu *cpu, const aq_rope_table_args *args);
 void aq_rope_cpu(aq_cpu *cpu, const aq_rope_args *args);

@@ -67,28 +67,64 @@ static float exp_shifted(const float *x, float shift, int64_t n, float *out) {
     return sum;
 }
 
-static float sum_squares(const float *x, int64_t n) {
+static inline aq_v sum_of_four(const aq_v *sum) {
+    return aq_v_add(aq_v_add(sum[0], sum[1]), aq_v_add(sum[2], sum[3]));
+}
+
+static float sum_all(const float *x, int64_t n) {
     aq_v sum[4] = {aq_v_set1(0.0f), aq_v_set1(0.0f), aq_v_set1(0.0f), aq_v_set1(0.0f)};
     int64_t i = 0;
     for (; i + 4 * AQ_LANES <= n; i += 4 * AQ_LANES)
-        for (int j = 0; j < 4; j++) {
-            const aq_v a = aq_v_load(x + i + AQ_LANES * j);
-            sum[j] = aq_v_fma(a, a, sum[j]);
-        }
-    for (; i < n; i += AQ_LANES) {
-        const aq_v a = i + AQ_LANES <= n ? aq_v_load(x + i) : aq_v_load_part(x + i, n - i);
-        sum[0] = aq_v_fma(a, a, sum[0]);
-    }
-    return aq_v_sum(aq_v_add(aq_v_add(sum[0], sum[1]), aq_v_add(sum[2], sum[3])));
+        for (int j = 0; j < 4; j++)
+            sum[j] = aq_v_add(sum[j], aq_v_load(x + i + AQ_LANES * j));
+    for (; i < n; i += AQ_LANES)
+        sum[0] =
+            aq_v_add(sum[0], i + AQ_LANES <= n ? aq_v_load(x + i) : aq_v_load_part(x + i, n - i));
+    return aq_v_sum(sum_of_four(sum));
 }
 
-static void scale_by(const float *x, float scale, const float *w, int64_t n, float *y) {
-    const aq_v s = aq_v_set1(scale);
+static float sum_squares(const float *x, float shift, int64_t n) {
+    aq_v sum[4] = {aq_v_set1(0.0f), aq_v_set1(0.0f), aq_v_set1(0.0f), aq_v_set1(0.0f)};
+    const aq_v s = aq_v_set1(shift);
     int64_t i = 0;
-    for (; i + AQ_LANES <= n; i += AQ_LANES)
-        aq_v_store(y + i, aq_v_mul(aq_v_mul(aq_v_load(x + i), s), aq_v_load(w + i)));
-    for (; i < n; i++)
-        y[i] = x[i] * scale * w[i];
+    for (; i + 4 * AQ_LANES <= n; i += 4 * AQ_LANES)
+        for (int j = 0; j < 4; j++) {
+            const aq_v a = aq_v_sub(aq_v_load(x + i + AQ_LANES * j), s);
+            sum[j] = aq_v_fma(a, a, sum[j]);
+        }
+    for (; i + AQ_LANES <= n; i += AQ_LANES) {
+        const aq_v a = aq_v_sub(aq_v_load(x + i), s);
+        sum[0] = aq_v_fma(a, a, sum[0]);
+    }
+    if (i < n) {
+        float lane[AQ_LANES] = {0};
+        for (int64_t j = 0; i + j < n; j++)
+            lane[j] = x[i + j] - shift;
+        const aq_v a = aq_v_load(lane);
+        sum[0] = aq_v_fma(a, a, sum[0]);
+    }
+    return aq_v_sum(sum_of_four(sum));
+}
+
+static void scale_by(const aq_scale_by_args *args) {
+    const float *x = args->x, *w = args->w, *b = args->b;
+    const aq_v shift = aq_v_set1(args->shift), scale = aq_v_set1(args->scale);
+    const int64_t n = args->n;
+    const bool accumulate = args->accumulate;
+    float *y = args->y;
+    int64_t i = 0;
+    for (; i + AQ_LANES <= n; i += AQ_LANES) {
+        const aq_v shifted = aq_v_sub(aq_v_load(x + i), shift);
+        aq_v a = aq_v_mul(aq_v_mul(shifted, scale), aq_v_load(w + i));
+        if (b) a = aq_v_add(a, aq_v_load(b + i));
+        if (accumulate) a = aq_v_add(a, aq_v_load(y + i));
+        aq_v_store(y + i, a);
+    }
+    for (; i < n; i++) {
+        float a = (x[i] - args->shift) * args->scale * w[i];
+        if (b) a += b[i];
+        y[i] = accumulate ? y[i] + a : a;
+    }
 }
 
 /* g / (1 + exp(-g)) * u. With e = exp(-abs(g)) nothing overflows: for g < 0 it is g e / (1 + e). */

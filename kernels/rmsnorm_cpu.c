@@ -15,9 +15,13 @@ static void rmsnorm_part(void *arg, int thread, int n_thread) {
     aq_threads_part(a->n_tok, thread, n_thread, &begin, &end);
     for (int64_t t = begin; t < end; t++) {
         const float *x = a->x + t * a->d_model;
-        const float mean = task->simd->sum_squares(x, a->d_model) / (float)a->d_model;
-        task->simd->scale_by(x, 1.0f / sqrtf(mean + a->eps), a->w, a->d_model,
-                             a->y + t * a->d_model);
+        const float mean = task->simd->sum_squares(x, 0.0f, a->d_model) / (float)a->d_model;
+        task->simd->scale_by(&(aq_scale_by_args){.x = x,
+                                                 .scale = 1.0f / sqrtf(mean + a->eps),
+                                                 .w = a->w,
+                                                 .n = a->d_model,
+                                                 .y = a->y + t * a->d_model,
+                                                 .accumulate = a->accumulate});
     }
 }
 

@@ -13,6 +13,7 @@ const aq_simd AQ_SIMD_TABLE = {
     .dequantise = dequantise,
     .columns = columns,
     .dot_rows = dot_rows,
+    .sum = sum_all,
     .sum_squares = sum_squares,
     .scale_by = scale_by,
     .swiglu = swiglu,

@@ -55,6 +55,17 @@ typedef struct {
     int64_t c_stride;
 } aq_panel_args;
 
+/* A scaled vector: y[i] (+)= (x[i] - shift) * scale * w[i] + b[i]. */
+typedef struct {
+    const float *x;
+    float shift, scale;
+    const float *w;
+    const float *b; /* or NULL for none */
+    int64_t n;
+    float *y; /* may be x */
+    bool accumulate;
+} aq_scale_by_args;
+
 /* No entry may be NULL in a table that was built. */
 typedef struct {
     const char *name;
@@ -65,10 +76,11 @@ typedef struct {
     void (*columns)(const aq_columns_args *args);
     void (*dot_rows)(const aq_dot_rows_args *args);
 
-    /* loops_vector.h. Sum of squares; y = x * scale * w; y = silu(gate) * up; and the rotation of
-     * one head, x[i] and x[half + i] by cos[i] and sin[i]. */
-    float (*sum_squares)(const float *x, int64_t n);
-    void (*scale_by)(const float *x, float scale, const float *w, int64_t n, float *y);
+    /* loops_vector.h. Sum; sum of (x[i] - shift)^2; the scaled vector above; y = silu(gate) * up;
+     * and the rotation of one head, x[i] and x[half + i] by cos[i] and sin[i]. */
+    float (*sum)(const float *x, int64_t n);
+    float (*sum_squares)(const float *x, float shift, int64_t n);
+    void (*scale_by)(const aq_scale_by_args *args);
     void (*swiglu)(const float *gate, const float *up, int64_t n, float *y);
     void (*rotate)(float *x, const float *cos, const float *sin, int64_t half);
 

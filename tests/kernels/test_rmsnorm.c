@@ -1,4 +1,4 @@
-/* Root-mean-square norm: shapes, in place, small and large inputs. */
+/* Root-mean-square norm: shapes, in place, added, small and large inputs. */
 #include "kernels/rmsnorm.h"
 
 #include <CUnit/CUnit.h>
@@ -16,7 +16,7 @@ typedef struct {
     int64_t n_tok, d_model;
     float eps;
     float *x, *w;
-    aq_bound bound, bug_eps, bug_mean;
+    aq_bound bound, added, bug_eps, bug_mean, bug_overwritten;
 } norm_case;
 
 /* One element, with a planted bug if `mean_over` is not d_model or `eps` is not the case's. */
@@ -44,6 +44,19 @@ static void compare(norm_case *c, const float *y) {
         }
 }
 
+/* y holds x + norm(x): one more rounding. */
+static void compare_added(norm_case *c, const float *y) {
+    for (int64_t t = 0; t < c->n_tok; t++)
+        for (int64_t i = 0; i < c->d_model; i += 1 + c->d_model / 16) {
+            const double norm = reference(c, t, i, (double)c->d_model, c->eps);
+            const double x = c->x[t * c->d_model + i];
+            const float got = y[t * c->d_model + i];
+            const double sum_abs = fabs(norm) + fabs(x);
+            aq_bound_reduction(&c->added, got, x + norm, c->d_model + 2, sum_abs);
+            aq_bound_reduction(&c->bug_overwritten, got, norm, c->d_model + 2, sum_abs);
+        }
+}
+
 static void contract(const aq_test_backend *on, void *arg) {
     norm_case *c = arg;
     const size_t x_bytes = (size_t)(c->n_tok * c->d_model) * sizeof(float);
@@ -51,10 +64,19 @@ static void contract(const aq_test_backend *on, void *arg) {
     float *w = aq_test_alloc(on->be, (size_t)c->d_model * sizeof *w);
     memcpy(x, c->x, x_bytes);
     memcpy(w, c->w, (size_t)c->d_model * sizeof *w);
-    aq_rmsnorm_args args = {x, w, c->eps, c->n_tok, c->d_model, y};
+    aq_rmsnorm_args args = {x, w, c->eps, c->n_tok, c->d_model, y, false};
     on->be->ops->rmsnorm(on->be, &args);
     compare(c, y);
     args.y = x; /* in place: the same bits */
+    on->be->ops->rmsnorm(on->be, &args);
+    CU_ASSERT_EQUAL(memcmp(x, y, x_bytes), 0);
+    memcpy(x, c->x, x_bytes);
+    memcpy(y, c->x, x_bytes);
+    args.y = y;
+    args.accumulate = true;
+    on->be->ops->rmsnorm(on->be, &args);
+    compare_added(c, y);
+    args.y = x;
     on->be->ops->rmsnorm(on->be, &args);
     CU_ASSERT_EQUAL(memcmp(x, y, x_bytes), 0);
     on->be->ops->release(on->be, x);
@@ -79,8 +101,10 @@ static void test_rmsnorm(void) {
             aq_each_backend(contract, &c);
         }
     aq_bound_expect(&c.bound, "rmsnorm");
+    aq_bound_expect(&c.added, "rmsnorm added");
     aq_bound_expect_rejects(&c.bug_eps, "eps left out");
     aq_bound_expect_rejects(&c.bug_mean, "mean over one too many");
+    aq_bound_expect_rejects(&c.bug_overwritten, "not added");
     free(c.x);
     free(c.w);
 }

@@ -2,6 +2,7 @@
 aqua_add_test(kernels backend LIBS aq_kernels)
 aqua_add_test(kernels dequant LIBS aq_kernels)
 aqua_add_test(kernels embed LIBS aq_kernels)
+aqua_add_test(kernels layernorm LIBS aq_kernels)
 aqua_add_test(kernels matmul LIBS aq_kernels)
 aqua_add_test(kernels rmsnorm LIBS aq_kernels)
 aqua_add_test(kernels rope LIBS aq_kernels)

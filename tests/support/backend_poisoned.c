@@ -90,6 +90,11 @@ static void poisoned_rmsnorm(aq_backend *be, const aq_rmsnorm_args *args) {
     inner->ops->rmsnorm(inner, args);
 }
 
+static void poisoned_layernorm(aq_backend *be, const aq_layernorm_args *args) {
+    aq_backend *inner = ((poisoned *)be)->inner;
+    inner->ops->layernorm(inner, args);
+}
+
 static void poisoned_matmul(aq_backend *be, const aq_matmul_args *args) {
     aq_backend *inner = ((poisoned *)be)->inner;
     inner->ops->matmul(inner, args);
@@ -141,6 +146,7 @@ static const aq_backend_ops poisoned_ops = {
     .close = poisoned_close,
     .embed = poisoned_embed,
     .rmsnorm = poisoned_rmsnorm,
+    .layernorm = poisoned_layernorm,
     .matmul = poisoned_matmul,
     .rope_table = poisoned_rope_table,
     .rope = poisoned_rope,
