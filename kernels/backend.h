@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 
+#include "kernels/activate.h"
 #include "kernels/attn_merge.h"
 #include "kernels/attn_partial.h"
 #include "kernels/embed.h"
@@ -18,7 +19,6 @@
 #include "kernels/project.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope.h"
-#include "kernels/swiglu.h"
 #include "kernels/topk_dims.h"
 #include "src/base/status.h"
 
@@ -41,7 +41,7 @@ typedef struct {
     void (*matmul)(aq_backend *be, const aq_matmul_args *args);
     void (*rope_table)(aq_backend *be, const aq_rope_table_args *args);
     void (*rope)(aq_backend *be, const aq_rope_args *args);
-    void (*swiglu)(aq_backend *be, const aq_swiglu_args *args);
+    void (*activate)(aq_backend *be, const aq_activate_args *args);
     void (*project)(aq_backend *be, const aq_project_args *args);
     void (*topk_dims)(aq_backend *be, const aq_topk_dims_args *args);
     void (*kv_append)(aq_backend *be, const aq_kv_append_args *args);

@@ -58,8 +58,8 @@ static void cpu_rope(aq_backend *be, const aq_rope_args *args) {
     aq_rope_cpu((aq_cpu *)be, args);
 }
 
-static void cpu_swiglu(aq_backend *be, const aq_swiglu_args *args) {
-    aq_swiglu_cpu((aq_cpu *)be, args);
+static void cpu_activate(aq_backend *be, const aq_activate_args *args) {
+    aq_activate_cpu((aq_cpu *)be, args);
 }
 
 static void cpu_project(aq_backend *be, const aq_project_args *args) {
@@ -92,7 +92,7 @@ static const aq_backend_ops cpu_ops = {
     .matmul = cpu_matmul,
     .rope_table = cpu_rope_table,
     .rope = cpu_rope,
-    .swiglu = cpu_swiglu,
+    .activate = cpu_activate,
     .project = cpu_project,
     .topk_dims = cpu_topk_dims,
     .kv_append = cpu_kv_append,

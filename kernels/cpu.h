@@ -46,7 +46,7 @@ void aq_layernorm_cpu(aq_cpu *cpu, const aq_layernorm_args *args);
 void aq_matmul_cpu(aq_cpu *cpu, const aq_matmul_args *args);
 void aq_rope_table_cpu(aq_cpu *cpu, const aq_rope_table_args *args);
 void aq_rope_cpu(aq_cpu *cpu, const aq_rope_args *args);
-void aq_swiglu_cpu(aq_cpu *cpu, const aq_swiglu_args *args);
+void aq_activate_cpu(aq_cpu *cpu, const aq_activate_args *args);
 void aq_project_cpu(aq_cpu *cpu, const aq_project_args *args);
 void aq_topk_dims_cpu(aq_cpu *cpu, const aq_topk_dims_args *args);
 void aq_kv_append_cpu(aq_cpu *cpu, const aq_kv_append_args *args);

@@ -13,9 +13,6 @@
 #define PANEL_ROWS 6
 #define PANEL_WIDE (AQ_LANES >= 16 ? 4 : 2)
 
-/* Compiled with constant sizes wherever it is called, or the sums would live in memory. */
-#define AQ_INLINE static inline __attribute__((always_inline))
-
 AQ_INLINE aq_v load_either(const void *b, bool half, int64_t i) {
     return half ? aq_v_load_bf16((const uint8_t *)b + 2 * i) : aq_v_load((const float *)b + i);
 }

@@ -4,6 +4,9 @@
 
 #include <string.h>
 
+/* Compiled with constant arguments wherever it is called. */
+#define AQ_INLINE static inline __attribute__((always_inline))
+
 /* The first n < AQ_LANES floats at p, zeros behind them; and the same for a store. */
 static inline aq_v aq_v_load_part(const float *p, int64_t n) {
     float lane[AQ_LANES] = {0};
@@ -125,25 +128,6 @@ static void scale_by(const aq_scale_by_args *args) {
         if (b) a += b[i];
         y[i] = accumulate ? y[i] + a : a;
     }
-}
-
-/* g / (1 + exp(-g)) * u. With e = exp(-abs(g)) nothing overflows: for g < 0 it is g e / (1 + e). */
-static inline aq_v silu_times(aq_v g, aq_v u) {
-    const aq_v zero = aq_v_set1(0.0f), one = aq_v_set1(1.0f);
-    const aq_v negative = aq_v_sub(zero, g);
-    const aq_v e = aq_v_exp(aq_v_where_negative(g, g, negative));
-    const aq_v top = aq_v_where_negative(g, aq_v_mul(g, e), g);
-    return aq_v_mul(aq_v_div(top, aq_v_add(one, e)), u);
-}
-
-static void swiglu(const float *gate, const float *up, int64_t n, float *y) {
-    int64_t i = 0;
-    for (; i + AQ_LANES <= n; i += AQ_LANES)
-        aq_v_store(y + i, silu_times(aq_v_load(gate + i), aq_v_load(up + i)));
-    if (i < n)
-        aq_v_store_part(y + i,
-                        silu_times(aq_v_load_part(gate + i, n - i), aq_v_load_part(up + i, n - i)),
-                        n - i);
 }
 
 static void rotate(float *x, const float *cos, const float *sin, int64_t half) {

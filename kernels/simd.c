@@ -4,6 +4,7 @@
 
 #include AQ_SIMD_LANES
 
+#include "kernels/loops_activate.h"
 #include "kernels/loops_attn.h"
 #include "kernels/loops_vector.h"
 #include "kernels/loops_weight.h"
@@ -16,8 +17,8 @@ const aq_simd AQ_SIMD_TABLE = {
     .sum = sum_all,
     .sum_squares = sum_squares,
     .scale_by = scale_by,
-    .swiglu = swiglu,
     .rotate = rotate,
+    .activate = activate,
     .exp_shifted = exp_shifted,
     .panel = panel,
     .score_chosen = score_chosen,

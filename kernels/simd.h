@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/activate.h"
 #include "src/base/dtype.h"
 
 /* A product of stored rows with a few tokens: y[t, j] (+)= sum_i x[t, i] w[j, i]. */
@@ -76,13 +77,15 @@ typedef struct {
     void (*columns)(const aq_columns_args *args);
     void (*dot_rows)(const aq_dot_rows_args *args);
 
-    /* loops_vector.h. Sum; sum of (x[i] - shift)^2; the scaled vector above; y = silu(gate) * up;
-     * and the rotation of one head, x[i] and x[half + i] by cos[i] and sin[i]. */
+    /* loops_vector.h. Sum; sum of (x[i] - shift)^2; the scaled vector above; and the rotation of
+     * one head, x[i] and x[half + i] by cos[i] and sin[i]. */
     float (*sum)(const float *x, int64_t n);
     float (*sum_squares)(const float *x, float shift, int64_t n);
     void (*scale_by)(const aq_scale_by_args *args);
-    void (*swiglu)(const float *gate, const float *up, int64_t n, float *y);
     void (*rotate)(float *x, const float *cos, const float *sin, int64_t half);
+
+    /* loops_activate.h. The whole operation, see activate.h. */
+    void (*activate)(const aq_activate_args *args);
 
     /* loops_vector.h. out[i] = exp(x[i] - shift), returns their sum; exp(-inf) = 0, out may be x;
      * error of each at most 2 units in the last place. */

@@ -115,9 +115,11 @@ aq_status aq_layer_forward(aq_session *session, int layer, aq_attend_way way,
     multiply(be, &w->w_gate, step->norm, n_tok, step->gate, false);
     multiply(be, &w->w_up, step->norm, n_tok, step->up, false);
     now = aq_session_lap(&stats->matmul_ns, now);
-    be->ops->swiglu(
-        be, &(aq_swiglu_args){
-                .gate = step->gate, .up = step->up, .n = n_tok * config->d_ff, .y = step->gate});
+    be->ops->activate(be, &(aq_activate_args){.kind = AQ_ACTIVATE_SILU,
+                                              .x = step->gate,
+                                              .up = step->up,
+                                              .n = n_tok * config->d_ff,
+                                              .y = step->gate});
     now = aq_session_lap(&stats->other_ns, now);
     multiply(be, &w->w_down, step->gate, n_tok, step->x, true);
     aq_session_lap(&stats->matmul_ns, now);

@@ -1,4 +1,5 @@
 # Tests of kernels.
+aqua_add_test(kernels activate LIBS aq_kernels)
 aqua_add_test(kernels backend LIBS aq_kernels)
 aqua_add_test(kernels dequant LIBS aq_kernels)
 aqua_add_test(kernels embed LIBS aq_kernels)
@@ -7,7 +8,6 @@ aqua_add_test(kernels matmul LIBS aq_kernels)
 aqua_add_test(kernels rmsnorm LIBS aq_kernels)
 aqua_add_test(kernels rope LIBS aq_kernels)
 aqua_add_test(kernels simd LIBS aq_kernels)
-aqua_add_test(kernels swiglu LIBS aq_kernels)
 aqua_add_test(kernels attn_merge LIBS aq_kernels)
 aqua_add_test(kernels attn_partial LIBS aq_kernels)
 aqua_add_test(kernels kv_append LIBS aq_kernels)

@@ -110,9 +110,9 @@ static void poisoned_rope(aq_backend *be, const aq_rope_args *args) {
     inner->ops->rope(inner, args);
 }
 
-static void poisoned_swiglu(aq_backend *be, const aq_swiglu_args *args) {
+static void poisoned_activate(aq_backend *be, const aq_activate_args *args) {
     aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->swiglu(inner, args);
+    inner->ops->activate(inner, args);
 }
 
 static void poisoned_project(aq_backend *be, const aq_project_args *args) {
@@ -150,7 +150,7 @@ static const aq_backend_ops poisoned_ops = {
     .matmul = poisoned_matmul,
     .rope_table = poisoned_rope_table,
     .rope = poisoned_rope,
-    .swiglu = poisoned_swiglu,
+    .activate = poisoned_activate,
     .project = poisoned_project,
     .topk_dims = poisoned_topk_dims,
     .kv_append = poisoned_kv_append,
