@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "kernels/activate.h"
+#include "kernels/add_bias.h"
 #include "kernels/attn_merge.h"
 #include "kernels/attn_partial.h"
 #include "kernels/embed.h"
@@ -39,6 +40,7 @@ typedef struct {
     void (*rmsnorm)(aq_backend *be, const aq_rmsnorm_args *args);
     void (*layernorm)(aq_backend *be, const aq_layernorm_args *args);
     void (*matmul)(aq_backend *be, const aq_matmul_args *args);
+    void (*add_bias)(aq_backend *be, const aq_add_bias_args *args);
     void (*rope_table)(aq_backend *be, const aq_rope_table_args *args);
     void (*rope)(aq_backend *be, const aq_rope_args *args);
     void (*activate)(aq_backend *be, const aq_activate_args *args);

@@ -50,6 +50,10 @@ static void cpu_matmul(aq_backend *be, const aq_matmul_args *args) {
     aq_matmul_cpu((aq_cpu *)be, args);
 }
 
+static void cpu_add_bias(aq_backend *be, const aq_add_bias_args *args) {
+    aq_add_bias_cpu((aq_cpu *)be, args);
+}
+
 static void cpu_rope_table(aq_backend *be, const aq_rope_table_args *args) {
     aq_rope_table_cpu((aq_cpu *)be, args);
 }
@@ -90,6 +94,7 @@ static const aq_backend_ops cpu_ops = {
     .rmsnorm = cpu_rmsnorm,
     .layernorm = cpu_layernorm,
     .matmul = cpu_matmul,
+    .add_bias = cpu_add_bias,
     .rope_table = cpu_rope_table,
     .rope = cpu_rope,
     .activate = cpu_activate,

@@ -44,6 +44,7 @@ void aq_embed_cpu(aq_cpu *cpu, const aq_embed_args *args);
 void aq_rmsnorm_cpu(aq_cpu *cpu, const aq_rmsnorm_args *args);
 void aq_layernorm_cpu(aq_cpu *cpu, const aq_layernorm_args *args);
 void aq_matmul_cpu(aq_cpu *cpu, const aq_matmul_args *args);
+void aq_add_bias_cpu(aq_cpu *cpu, const aq_add_bias_args *args);
 void aq_rope_table_cpu(aq_cpu *cpu, const aq_rope_table_args *args);
 void aq_rope_cpu(aq_cpu *cpu, const aq_rope_args *args);
 void aq_activate_cpu(aq_cpu *cpu, const aq_activate_args *args);

@@ -8,15 +8,6 @@ typedef struct {
     const aq_embed_args *args;
 } embed_task;
 
-static void put(const float *row, float scale, int64_t n, bool accumulate, float *out) {
-    if (accumulate)
-        for (int64_t i = 0; i < n; i++)
-            out[i] += scale * row[i];
-    else
-        for (int64_t i = 0; i < n; i++)
-            out[i] = scale * row[i];
-}
-
 static void embed_part(void *arg, int thread, int n_thread) {
     const embed_task *task = arg;
     const aq_embed_args *a = task->args;
@@ -29,7 +20,11 @@ static void embed_part(void *arg, int thread, int n_thread) {
         float *row = a->accumulate ? scratch : out;
         task->cpu->simd->dequantise(a->dtype, (const uint8_t *)a->table + a->ids[t] * row_bytes,
                                     a->d_model, row);
-        if (a->accumulate || a->scale != 1.0f) put(row, a->scale, a->d_model, a->accumulate, out);
+        if (a->accumulate)
+            task->cpu->simd->add_scaled(row, a->scale, a->d_model, out);
+        else if (a->scale != 1.0f)
+            for (int64_t i = 0; i < a->d_model; i++)
+                out[i] *= a->scale;
     }
 }
 

@@ -130,6 +130,15 @@ static void scale_by(const aq_scale_by_args *args) {
     }
 }
 
+static void add_scaled(const float *x, float scale, int64_t n, float *y) {
+    const aq_v s = aq_v_set1(scale);
+    int64_t i = 0;
+    for (; i + AQ_LANES <= n; i += AQ_LANES)
+        aq_v_store(y + i, aq_v_add(aq_v_load(y + i), aq_v_mul(aq_v_load(x + i), s)));
+    for (; i < n; i++)
+        y[i] += x[i] * scale;
+}
+
 static void rotate(float *x, const float *cos, const float *sin, int64_t half) {
     int64_t i = 0;
     for (; i + AQ_LANES <= half; i += AQ_LANES) {

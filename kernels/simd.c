@@ -17,6 +17,7 @@ const aq_simd AQ_SIMD_TABLE = {
     .sum = sum_all,
     .sum_squares = sum_squares,
     .scale_by = scale_by,
+    .add_scaled = add_scaled,
     .rotate = rotate,
     .activate = activate,
     .exp_shifted = exp_shifted,

@@ -77,11 +77,12 @@ typedef struct {
     void (*columns)(const aq_columns_args *args);
     void (*dot_rows)(const aq_dot_rows_args *args);
 
-    /* loops_vector.h. Sum; sum of (x[i] - shift)^2; the scaled vector above; and the rotation of
-     * one head, x[i] and x[half + i] by cos[i] and sin[i]. */
+    /* loops_vector.h. Sum; sum of (x[i] - shift)^2; the scaled vector above; y += x * scale, each
+     * rounded; and the rotation of one head, x[i] and x[half + i] by cos[i] and sin[i]. */
     float (*sum)(const float *x, int64_t n);
     float (*sum_squares)(const float *x, float shift, int64_t n);
     void (*scale_by)(const aq_scale_by_args *args);
+    void (*add_scaled)(const float *x, float scale, int64_t n, float *y);
     void (*rotate)(float *x, const float *cos, const float *sin, int64_t half);
 
     /* loops_activate.h. The whole operation, see activate.h. */

@@ -100,6 +100,11 @@ static void poisoned_matmul(aq_backend *be, const aq_matmul_args *args) {
     inner->ops->matmul(inner, args);
 }
 
+static void poisoned_add_bias(aq_backend *be, const aq_add_bias_args *args) {
+    aq_backend *inner = ((poisoned *)be)->inner;
+    inner->ops->add_bias(inner, args);
+}
+
 static void poisoned_rope_table(aq_backend *be, const aq_rope_table_args *args) {
     aq_backend *inner = ((poisoned *)be)->inner;
     inner->ops->rope_table(inner, args);
@@ -148,6 +153,7 @@ static const aq_backend_ops poisoned_ops = {
     .rmsnorm = poisoned_rmsnorm,
     .layernorm = poisoned_layernorm,
     .matmul = poisoned_matmul,
+    .add_bias = poisoned_add_bias,
     .rope_table = poisoned_rope_table,
     .rope = poisoned_rope,
     .activate = poisoned_activate,
