@@ -1,5 +1,6 @@
 /* Partial attention: a block of queries meets the tiles of one rank. For query t, query head h, KV
- * head g = h / (n_head / n_kv_head), over the tokens s held here with pos(s) <= q_pos[t]:
+ * head g = h / (n_head / n_kv_head), over the tokens s held here that it sees, which are
+ * those with pos(s) <= q_pos[t] and, if there is a window, pos(s) > q_pos[t] - window:
  *
  *   a[s] = scale * sum_{c in D} q[t, h, c] key[s, g, c],   D = dims[t, h, :] or all n_col columns
  *   m = max_s a[s],  l = sum_s exp(a[s] - m),  o[i] = sum_s exp(a[s] - m) value[s, g, i]
@@ -29,8 +30,10 @@ typedef struct {
     float scale;
     aq_kv_view kv;
     const int64_t *tile_pos; /* [n_tile] first position of each tile held here, rising */
+    const int64_t *tile_at;  /* [n_tile] where in kv each tile is stored, or NULL: tile j at j */
     int64_t n_tile;
-    float *part; /* [n_q, n_head, d_head + 2]: o, then m, then l */
+    int64_t window; /* tokens a query sees, itself included; 0: all up to itself */
+    float *part;    /* [n_q, n_head, d_head + 2]: o, then m, then l */
 } aq_attn_partial_args;
 
 #endif

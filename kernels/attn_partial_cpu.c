@@ -28,7 +28,8 @@ typedef struct {
     float *q;           /* [n_row, n_in] scaled; the chosen columns only, if sparse */
     int16_t *dims;      /* [n_row, n_dim], if sparse */
     int64_t *pos;       /* [n_row] position of the query */
-    int *n_seen;        /* [n_row] visible tokens of the current tile */
+    int *first_seen;    /* [n_row] first visible token of the current tile */
+    int *n_seen;        /* [n_row] one past its last visible token */
     float *score;       /* [n_row, AQ_TILE] */
     float *keep;        /* [n_row] */
     float *part;        /* [n_row, d_head + 2] the result */
@@ -44,6 +45,7 @@ typedef struct {
     atomic_llong next_block;
     int64_t row; /* the one block shared by the team, its rows, and the tiles it sees */
     int64_t n_shared_row;
+    int64_t tile; /* the first of them */
     int64_t n_tile;
 } attn_task;
 
@@ -79,6 +81,7 @@ static char *lay_out(attn_block *block, char *at, int64_t n_row) {
     block->q = carve(&at, n_row * n_in * f);
     block->dims = carve(&at, is_sparse(args) ? n_row * n_in * (int64_t)sizeof *block->dims : 0);
     block->pos = carve(&at, n_row * (int64_t)sizeof *block->pos);
+    block->first_seen = carve(&at, n_row * (int64_t)sizeof *block->first_seen);
     block->n_seen = carve(&at, n_row * (int64_t)sizeof *block->n_seen);
     block->score = carve(&at, n_row * AQ_TILE * f);
     block->keep = carve(&at, n_row * f);
@@ -147,22 +150,34 @@ static void take_rows(attn_block *block, int g, int64_t row, int64_t n_row, floa
     }
 }
 
-/* Finds what each row sees of the tile that begins at position `first`. Returns the most that any
- * row sees; the rows that see something lie in *begin .. *end. */
-static int see_tile(const attn_block *block, int64_t first, int64_t *begin, int64_t *end) {
-    int most = 0;
-    *begin = block->n_row;
-    *end = 0;
+/* What a block sees of a tile: rows begin .. end see something of tokens first .. last; within, not
+ * every row sees every token, or any. */
+typedef struct {
+    int64_t begin, end;
+    int first, last;
+} tile_view;
+
+static int clamp_to_tile(int64_t token) {
+    return token <= 0 ? 0 : token < AQ_TILE ? (int)token : AQ_TILE;
+}
+
+/* Finds what each row sees of the tile that begins at position `tile_pos`. */
+static tile_view see_tile(const attn_block *block, int64_t tile_pos) {
+    const int64_t window = block->args->window;
+    tile_view view = {block->n_row, 0, AQ_TILE, 0};
     for (int64_t r = 0; r < block->n_row; r++) {
-        const int64_t ahead = block->pos[r] - first + 1;
-        const int n_seen = ahead <= 0 ? 0 : ahead < AQ_TILE ? (int)ahead : AQ_TILE;
+        const int64_t ahead = block->pos[r] - tile_pos + 1;
+        const int n_seen = clamp_to_tile(ahead);
+        const int first_seen = window > 0 ? clamp_to_tile(ahead - window) : 0;
+        block->first_seen[r] = first_seen;
         block->n_seen[r] = n_seen;
-        if (n_seen == 0) continue;
-        if (n_seen > most) most = n_seen;
-        if (r < *begin) *begin = r;
-        *end = r + 1;
+        if (first_seen >= n_seen) continue;
+        if (first_seen < view.first) view.first = first_seen;
+        if (n_seen > view.last) view.last = n_seen;
+        if (r < view.begin) view.begin = r;
+        view.end = r + 1;
     }
-    return most;
+    return view;
 }
 
 /* The n elements of a tensor that begin at element `at`: widened into `wide` if there are rows
@@ -177,12 +192,14 @@ static const void *fetch(const attn_block *block, const void *tensor, aq_dtype *
     return wide;
 }
 
-static void score_rows(const attn_block *block, int64_t tile, int64_t begin, int64_t end) {
+/* Scores of the tile stored at place `at`. */
+static void score_rows(const attn_block *block, int64_t at, const tile_view *view) {
     const aq_attn_partial_args *args = block->args;
+    const int64_t begin = view->begin, end = view->end;
     const int64_t n = (int64_t)args->kv.n_col * AQ_TILE;
     aq_dtype dtype = args->kv.key_dtype;
-    const void *keys = fetch(block, args->kv.keys, &dtype,
-                             (tile * args->kv.n_kv_head + block->g) * n, n, block->key);
+    const void *keys = fetch(block, args->kv.keys, &dtype, (at * args->kv.n_kv_head + block->g) * n,
+                             n, block->key);
     if (is_sparse(args)) {
         for (int64_t r = begin; r < end; r++)
             block->simd->score_chosen(block->q + r * args->n_dim, block->dims + r * args->n_dim,
@@ -201,18 +218,17 @@ static void score_rows(const attn_block *block, int64_t tile, int64_t begin, int
                                         .c_stride = AQ_TILE});
 }
 
-/* Adds the first `most` values of the tile, weighted, to the results. */
-static void mix_values(const attn_block *block, int64_t tile, int64_t begin, int64_t end,
-                       int most) {
+/* Adds the values of the tile stored at place `at`, weighted, to the results. */
+static void mix_values(const attn_block *block, int64_t at, const tile_view *view) {
     const aq_kv_view *kv = &block->args->kv;
-    const int64_t n = (int64_t)kv->d_head * AQ_TILE;
+    const int64_t begin = view->begin, n_token = view->last - view->first;
+    const int64_t from = ((at * kv->n_kv_head + block->g) * AQ_TILE + view->first) * kv->d_head;
     aq_dtype dtype = kv->value_dtype;
-    const void *values =
-        fetch(block, kv->values, &dtype, (tile * kv->n_kv_head + block->g) * n, n, block->value);
-    block->simd->panel(&(aq_panel_args){.a = block->score + begin * AQ_TILE,
+    const void *values = fetch(block, kv->values, &dtype, from, n_token * kv->d_head, block->value);
+    block->simd->panel(&(aq_panel_args){.a = block->score + begin * AQ_TILE + view->first,
                                         .a_stride = AQ_TILE,
-                                        .n_row = end - begin,
-                                        .n_in = most,
+                                        .n_row = view->end - begin,
+                                        .n_in = n_token,
                                         .b = values,
                                         .b_dtype = dtype,
                                         .b_stride = kv->d_head,
@@ -223,30 +239,38 @@ static void mix_values(const attn_block *block, int64_t tile, int64_t begin, int
 }
 
 static void attend_tiles(const attn_block *block, int64_t tile, int64_t tile_end) {
-    const int d_head = block->args->kv.d_head;
+    const aq_attn_partial_args *args = block->args;
+    const int d_head = args->kv.d_head;
     for (; tile < tile_end; tile++) {
-        int64_t begin, end;
-        const int most = see_tile(block, block->args->tile_pos[tile], &begin, &end);
-        if (most == 0) continue;
-        score_rows(block, tile, begin, end);
-        for (int64_t r = begin; r < end; r++) {
+        const tile_view view = see_tile(block, args->tile_pos[tile]);
+        const int64_t at = args->tile_at ? args->tile_at[tile] : tile;
+        if (view.begin >= view.end) continue;
+        score_rows(block, at, &view);
+        for (int64_t r = view.begin; r < view.end; r++) {
             float *ml = block->part + r * (d_head + 2) + d_head;
-            block->keep[r] =
-                block->simd->soften(block->score + r * AQ_TILE, block->n_seen[r], ml, ml + 1);
+            block->keep[r] = block->simd->soften(block->score + r * AQ_TILE, block->first_seen[r],
+                                                 block->n_seen[r], ml, ml + 1);
         }
-        mix_values(block, tile, begin, end, most);
+        mix_values(block, at, &view);
     }
 }
 
-/* Number of tiles, from the first, that rows row .. row + n_row see something of. */
-static int64_t count_tiles(const aq_attn_partial_args *args, int64_t row, int64_t n_row) {
+/* The tiles that rows row .. row + n_row can see something of: *begin .. *end. */
+static void find_tiles(const aq_attn_partial_args *args, int64_t row, int64_t n_row, int64_t *begin,
+                       int64_t *end) {
     const int group = group_of(args);
-    int64_t last = INT64_MIN, n = args->n_tile;
-    for (int64_t t = row / group; t <= (row + n_row - 1) / group; t++)
+    int64_t first = INT64_MAX, last = INT64_MIN;
+    for (int64_t t = row / group; t <= (row + n_row - 1) / group; t++) {
+        if (args->q_pos[t] < first) first = args->q_pos[t];
         if (args->q_pos[t] > last) last = args->q_pos[t];
-    while (n > 0 && args->tile_pos[n - 1] > last)
-        n--;
-    return n;
+    }
+    *begin = 0;
+    *end = args->n_tile;
+    while (*end > 0 && args->tile_pos[*end - 1] > last)
+        --*end;
+    if (args->window == 0) return;
+    while (*begin < *end && args->tile_pos[*begin] + AQ_TILE <= first - args->window + 1)
+        ++*begin;
 }
 
 /* Where the result of a row goes. */
@@ -277,7 +301,9 @@ static void take_blocks(void *arg, int thread, int n_thread) {
         const int64_t left = task->n_row - row;
         const int64_t n_row = left < task->row_step ? left : task->row_step;
         take_rows(&block, (int)(i % args->kv.n_kv_head), row, n_row, block.part);
-        attend_tiles(&block, 0, count_tiles(args, row, n_row));
+        int64_t tile, tile_end;
+        find_tiles(args, row, n_row, &tile, &tile_end);
+        attend_tiles(&block, tile, tile_end);
         give_rows(&block);
     }
 }
@@ -297,7 +323,7 @@ static void share_tiles(void *arg, int thread, int n_thread) {
         const bool alone = tile == 0 && tile_end == task->n_tile;
         take_rows(&block, (int)g, task->row, task->n_shared_row,
                   alone ? whole : block.edge[at == begin ? 0 : 1]);
-        attend_tiles(&block, tile, tile_end);
+        attend_tiles(&block, task->tile + tile, task->tile + tile_end);
         if (alone) give_rows(&block);
         at = g * task->n_tile + tile_end;
     }
@@ -354,7 +380,9 @@ static void share_blocks(attn_task *task, int n_thread) {
     for (task->row = 0; task->row < task->n_row; task->row += task->row_step) {
         const int64_t left = task->n_row - task->row;
         task->n_shared_row = left < task->row_step ? left : task->row_step;
-        task->n_tile = count_tiles(args, task->row, task->n_shared_row);
+        int64_t tile_end;
+        find_tiles(args, task->row, task->n_shared_row, &task->tile, &tile_end);
+        task->n_tile = tile_end - task->tile;
         if (task->n_tile == 0) {
             for (int g = 0; g < args->kv.n_kv_head; g++)
                 clear_results(task, g);

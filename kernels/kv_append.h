@@ -7,7 +7,8 @@
  *   keys    [n_tile, n_kv_head, n_col, AQ_TILE]
  *   values  [n_tile, n_kv_head, AQ_TILE, d_head]
  *
- * Slots past the last token written hold zeros and are never read as tokens: the causal bound of
+ * Slots past the last token written hold zeros, or tokens of an earlier tile where a place is used
+ * again, as in the ring of a windowed layer. They are never read as tokens: the causal bound of
  * attn_partial excludes them. */
 #ifndef AQ_KERNELS_KV_APPEND_H
 #define AQ_KERNELS_KV_APPEND_H
@@ -28,7 +29,8 @@ typedef struct {
     int d_head; /* width of a value */
 } aq_kv_view;
 
-/* Writes key[t] and value[t] to slot[t], slot = local tile * AQ_TILE + position % AQ_TILE.
+/* Writes key[t] and value[t] to slot[t], which is
+ * place of the tile * AQ_TILE + position % AQ_TILE.
  * Tolerance: exact (bf16: rounded to nearest even). */
 typedef struct {
     aq_kv_view kv;

@@ -133,7 +133,9 @@ static void score_chosen(const float *q, const int16_t *dims, int n_dim, const v
         chosen_of(q, dims, n_dim, keys, false, out);
 }
 
-static float soften(float *s, int n_seen, float *m, float *l) {
+static float soften(float *s, int first_seen, int n_seen, float *m, float *l) {
+    for (int i = 0; i < first_seen; i++)
+        s[i] = -INFINITY;
     for (int i = n_seen; i < AQ_TILE; i++)
         s[i] = -INFINITY;
     aq_v most = aq_v_load(s);

@@ -100,10 +100,11 @@ typedef struct {
     void (*score_chosen)(const float *q, const int16_t *dims, int n_dim, const void *keys,
                          aq_dtype dtype, float *out);
 
-    /* loops_attn.h. One step of the online softmax over a tile of scores, of which the first n_seen
-     * are visible: brings m and l up to date, turns the scores into exp(s - m), 0 where not
-     * visible, and returns the factor by which sums taken under the old m are to be multiplied. */
-    float (*soften)(float *s, int n_seen, float *m, float *l);
+    /* loops_attn.h. One step of the online softmax over a tile of scores, of which those from
+     * first_seen to n_seen are visible: brings m and l up to date, turns the scores into exp(s -
+     * m), 0 where not visible, and returns the factor by which sums taken under the old m are to be
+     * multiplied. */
+    float (*soften)(float *s, int first_seen, int n_seen, float *m, float *l);
 
     /* loops_attn.h. topk_dims of one query; `rank` is n_col integers of working memory. */
     void (*choose)(const float *q, const float *weight, int n_col, int n_dim, int32_t *rank,

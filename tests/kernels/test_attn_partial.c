@@ -1,4 +1,5 @@
-/* attn_partial: against the formula in double precision; whole, and cut over ranks and merged. */
+/* attn_partial: against the formula in double precision; whole and windowed, from places in any
+ * order, and cut over ranks and merged. */
 #include "kernels/attn_partial.h"
 
 #include <math.h>
@@ -15,6 +16,9 @@ typedef enum {
     NO_BUG,
     BOUND_TOO_LOW,
     BOUND_TOO_HIGH,
+    WINDOW_TOO_WIDE,
+    WINDOW_TOO_NARROW,
+    PLACE_IGNORED,
     NO_RESCALE,
     SWAPPED_DIM,
     WRONG_HEAD
@@ -34,29 +38,52 @@ typedef struct {
     int64_t n_tile, gap; /* tiles held; every gap-th tile of the text is held */
     query_places places;
     data_kind data;
+    int64_t window;
+    bool ring; /* tiles are stored in places of no order, with others between them */
 } attn_shape;
 
 static const attn_shape shapes[] = {
-    {1, 9, 3, 64, 64, 0, AQ_BF16, AQ_BF16, 37, 1, LAST, NORMAL},
-    {1, 9, 3, 64, 64, 48, AQ_BF16, AQ_BF16, 37, 1, LAST, NORMAL},
-    {1, 4, 1, 24, 24, 0, AQ_F32, AQ_F32, 50, 1, LAST, NORMAL},
-    {8, 6, 2, 24, 19, 0, AQ_F32, AQ_BF16, 5, 3, EDGES, NORMAL},
-    {8, 6, 2, 24, 19, 7, AQ_BF16, AQ_F32, 5, 3, EDGES, NORMAL},
-    {5, 4, 4, 80, 80, 60, AQ_F32, AQ_F32, 3, 1, LAST, NORMAL},
-    {3, 5, 1, 96, 96, 0, AQ_BF16, AQ_BF16, 4, 2, EDGES, NORMAL},
-    {2, 2, 2, 256, 200, 64, AQ_BF16, AQ_BF16, 3, 1, LAST, NORMAL},
-    {4, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 3, 2, BEFORE, NORMAL},
-    {3, 6, 2, 16, 16, 4, AQ_F32, AQ_F32, 0, 1, LAST, NORMAL},
-    {0, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 2, 1, LAST, NORMAL},
-    {200, 6, 2, 16, 16, 0, AQ_BF16, AQ_BF16, 5, 1, LAST, NORMAL},
-    {200, 6, 2, 16, 16, 9, AQ_BF16, AQ_BF16, 5, 2, EDGES, NORMAL},
-    {70, 3, 1, 24, 24, 0, AQ_F32, AQ_F32, 4, 2, EDGES, NORMAL},
-    {1, 130, 1, 16, 16, 0, AQ_BF16, AQ_BF16, 6, 1, LAST, NORMAL},
-    {1, 3, 1, 40, 40, 0, AQ_F32, AQ_F32, 9, 1, LAST, INTEGERS},
-    {90, 2, 1, 32, 32, 20, AQ_BF16, AQ_BF16, 6, 1, LAST, INTEGERS},
+    {1, 9, 3, 64, 64, 0, AQ_BF16, AQ_BF16, 37, 1, LAST, NORMAL, 0, false},
+    {1, 9, 3, 64, 64, 48, AQ_BF16, AQ_BF16, 37, 1, LAST, NORMAL, 0, false},
+    {1, 4, 1, 24, 24, 0, AQ_F32, AQ_F32, 50, 1, LAST, NORMAL, 0, false},
+    {8, 6, 2, 24, 19, 0, AQ_F32, AQ_BF16, 5, 3, EDGES, NORMAL, 0, false},
+    {8, 6, 2, 24, 19, 7, AQ_BF16, AQ_F32, 5, 3, EDGES, NORMAL, 0, false},
+    {5, 4, 4, 80, 80, 60, AQ_F32, AQ_F32, 3, 1, LAST, NORMAL, 0, false},
+    {3, 5, 1, 96, 96, 0, AQ_BF16, AQ_BF16, 4, 2, EDGES, NORMAL, 0, false},
+    {2, 2, 2, 256, 200, 64, AQ_BF16, AQ_BF16, 3, 1, LAST, NORMAL, 0, false},
+    {4, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 3, 2, BEFORE, NORMAL, 0, false},
+    {3, 6, 2, 16, 16, 4, AQ_F32, AQ_F32, 0, 1, LAST, NORMAL, 0, false},
+    {0, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 2, 1, LAST, NORMAL, 0, false},
+    {200, 6, 2, 16, 16, 0, AQ_BF16, AQ_BF16, 5, 1, LAST, NORMAL, 0, false},
+    {200, 6, 2, 16, 16, 9, AQ_BF16, AQ_BF16, 5, 2, EDGES, NORMAL, 0, false},
+    {70, 3, 1, 24, 24, 0, AQ_F32, AQ_F32, 4, 2, EDGES, NORMAL, 0, false},
+    {1, 130, 1, 16, 16, 0, AQ_BF16, AQ_BF16, 6, 1, LAST, NORMAL, 0, false},
+    {1, 3, 1, 40, 40, 0, AQ_F32, AQ_F32, 9, 1, LAST, INTEGERS, 0, false},
+    {90, 2, 1, 32, 32, 20, AQ_BF16, AQ_BF16, 6, 1, LAST, INTEGERS, 0, false},
+    {1, 9, 3, 64, 64, 0, AQ_BF16, AQ_BF16, 37, 1, LAST, NORMAL, 1000, true},
+    {1, 9, 3, 64, 64, 48, AQ_BF16, AQ_BF16, 6, 1, LAST, NORMAL, 1, false},
+    {1, 4, 1, 24, 24, 0, AQ_F32, AQ_F32, 7, 1, LAST, NORMAL, 70, false},
+    {8, 6, 2, 24, 19, 7, AQ_BF16, AQ_F32, 5, 3, EDGES, NORMAL, 5, true},
+    {8, 6, 2, 24, 19, 0, AQ_F32, AQ_BF16, 5, 1, EDGES, NORMAL, 64, true},
+    {8, 6, 2, 24, 24, 0, AQ_F32, AQ_F32, 5, 1, EDGES, NORMAL, 70, false},
+    {4, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 3, 2, BEFORE, NORMAL, 5, true},
+    {3, 6, 2, 16, 16, 4, AQ_F32, AQ_F32, 5, 1, EDGES, NORMAL, 0, true},
+    {200, 6, 2, 16, 16, 0, AQ_BF16, AQ_BF16, 9, 1, LAST, NORMAL, 70, true},
+    {200, 6, 2, 16, 16, 9, AQ_BF16, AQ_BF16, 6, 1, LAST, NORMAL, 64, false},
+    {200, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 5, 1, LAST, NORMAL, 5, true},
+    {200, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 5, 1, EDGES, NORMAL, 1, true},
+    {300, 4, 1, 16, 16, 0, AQ_BF16, AQ_BF16, 21, 1, LAST, NORMAL, 1000, false},
+    {90, 2, 1, 32, 32, 20, AQ_BF16, AQ_BF16, 6, 1, LAST, INTEGERS, 70, true},
 };
 
 #define N_SHAPE ((int)(sizeof shapes / sizeof shapes[0]))
+
+/* Places of a ring that hold no tile. */
+#define N_SPARE 3
+
+static int64_t n_place(const attn_shape *shape) {
+    return shape->n_tile + (shape->ring ? N_SPARE : 0);
+}
 
 static float make_number(data_kind kind, aq_rng *rng) {
     if (kind == NORMAL) return (float)aq_rng_normal(rng);
@@ -83,17 +110,42 @@ static int64_t place_query(const attn_shape *shape, int64_t t, aq_rng *rng) {
     return (1 + shape->n_tile * shape->gap) * AQ_TILE - 5 - shape->n_q + t;
 }
 
-/* Fills the tiles. Tokens after the last query hold what must not be seen: large numbers. */
+static int64_t place_of(const aq_attn_partial_args *a, int64_t tile) {
+    return a->tile_at ? a->tile_at[tile] : tile;
+}
+
+/* Puts the tiles of a ring in its places, from the second place on and then backwards. */
+static int64_t *make_ring(aq_backend *be, const attn_shape *shape) {
+    int64_t *tile_at = aq_test_alloc(be, (size_t)shape->n_tile * sizeof *tile_at);
+    for (int64_t tile = 0; tile < shape->n_tile; tile++)
+        tile_at[tile] = (n_place(shape) + 1 - tile) % n_place(shape);
+    return tile_at;
+}
+
+/* What must not be read at all: NaN in every place. */
+static void poison_cache(const aq_kv_view *kv, int64_t n_place) {
+    const int64_t n_slot = n_place * kv->n_kv_head * AQ_TILE;
+    memset(kv->keys, 0xff, (size_t)aq_dtype_row_bytes(kv->key_dtype, n_slot * kv->n_col));
+    memset(kv->values, 0xff, (size_t)aq_dtype_row_bytes(kv->value_dtype, n_slot * kv->d_head));
+}
+
+/* Fills the tiles. Tokens after the last query and before the first window hold what must not be
+ * seen: large numbers; a tile that no query sees stays poisoned, as do places without a tile. */
 static void fill_cache(aq_attn_partial_args *a, data_kind data, aq_rng *rng) {
     const aq_kv_view *kv = &a->kv;
-    int64_t last = -1;
-    for (int64_t t = 0; t < a->n_q; t++)
+    int64_t first = INT64_MAX, last = -1;
+    for (int64_t t = 0; t < a->n_q; t++) {
+        if (a->q_pos[t] < first) first = a->q_pos[t];
         if (a->q_pos[t] > last) last = a->q_pos[t];
-    for (int64_t tile = 0; tile < a->n_tile; tile++)
+    }
+    first = a->window > 0 && a->n_q > 0 ? first - a->window + 1 : 0;
+    for (int64_t tile = 0; tile < a->n_tile; tile++) {
+        if (a->tile_pos[tile] > last || a->tile_pos[tile] + AQ_TILE <= first) continue;
         for (int64_t g = 0; g < kv->n_kv_head; g++)
             for (int64_t s = 0; s < AQ_TILE; s++) {
-                const bool unseen = a->tile_pos[tile] + s > last;
-                const int64_t at = tile * kv->n_kv_head + g;
+                const int64_t pos = a->tile_pos[tile] + s;
+                const bool unseen = pos > last || pos < first;
+                const int64_t at = place_of(a, tile) * kv->n_kv_head + g;
                 for (int64_t c = 0; c < kv->n_col; c++)
                     set_element(kv->keys, kv->key_dtype, (at * kv->n_col + c) * AQ_TILE + s,
                                 unseen ? 1e25f : make_number(data, rng));
@@ -101,11 +153,12 @@ static void fill_cache(aq_attn_partial_args *a, data_kind data, aq_rng *rng) {
                     set_element(kv->values, kv->value_dtype, (at * AQ_TILE + s) * kv->d_head + i,
                                 unseen ? 1e25f : make_number(NORMAL, rng));
             }
+    }
 }
 
 /* A problem of the shape, in memory of the backend; close_problem releases it. */
 static aq_attn_partial_args open_problem(aq_backend *be, const attn_shape *shape) {
-    const int64_t n_slot = shape->n_tile * shape->n_kv_head * AQ_TILE;
+    const int64_t n_slot = n_place(shape) * shape->n_kv_head * AQ_TILE;
     const int64_t n_row = shape->n_q * shape->n_head;
     float *q = aq_test_alloc(be, (size_t)(n_row * shape->n_col) * sizeof *q);
     int64_t *q_pos = aq_test_alloc(be, (size_t)shape->n_q * sizeof *q_pos);
@@ -146,8 +199,11 @@ static aq_attn_partial_args open_problem(aq_backend *be, const attn_shape *shape
                .n_col = shape->n_col,
                .d_head = shape->d_head},
         .tile_pos = tile_pos,
+        .tile_at = shape->ring ? make_ring(be, shape) : NULL,
         .n_tile = shape->n_tile,
+        .window = shape->window,
         .part = aq_test_alloc(be, (size_t)(n_row * (shape->d_head + 2)) * sizeof(float))};
+    poison_cache(&args.kv, n_place(shape));
     fill_cache(&args, shape->data, &rng);
     return args;
 }
@@ -157,6 +213,7 @@ static void close_problem(aq_backend *be, const aq_attn_partial_args *a) {
     if (a->dims) be->ops->release(be, (void *)a->dims);
     be->ops->release(be, (void *)a->q_pos);
     be->ops->release(be, (void *)a->tile_pos);
+    if (a->tile_at) be->ops->release(be, (void *)a->tile_at);
     be->ops->release(be, a->kv.keys);
     be->ops->release(be, a->kv.values);
     be->ops->release(be, a->part);
@@ -175,13 +232,13 @@ typedef struct {
 static score score_of(const aq_attn_partial_args *a, int64_t t, int h, int64_t g, int64_t tile,
                       int64_t s, planted_bug bug) {
     const int n_in = a->dims ? a->n_dim : a->kv.n_col;
-    const int64_t row = t * a->n_head + h;
+    const int64_t row = t * a->n_head + h, place = bug == PLACE_IGNORED ? tile : place_of(a, tile);
     double sum = 0.0, sum_abs = 0.0;
     for (int j = 0; j < n_in; j++) {
         const int64_t c = a->dims ? a->dims[row * n_in + j] : j;
         const int64_t swapped = bug == SWAPPED_DIM && j < 2 && n_in > 1 ? 1 - j : j;
         const int64_t c_key = a->dims ? a->dims[row * n_in + swapped] : swapped;
-        const int64_t at = ((tile * a->kv.n_kv_head + g) * a->kv.n_col + c_key) * AQ_TILE + s;
+        const int64_t at = ((place * a->kv.n_kv_head + g) * a->kv.n_col + c_key) * AQ_TILE + s;
         const double term = (double)a->scale * (double)a->q[row * a->kv.n_col + c] *
                             element(a->kv.keys, a->kv.key_dtype, at);
         sum += term;
@@ -197,11 +254,14 @@ static void score_row(const aq_attn_partial_args *a, int64_t t, int h, planted_b
     const int64_t g = (bug == WRONG_HEAD ? h + group : h) / group % a->kv.n_kv_head;
     const int64_t last =
         a->q_pos[t] + (bug == BOUND_TOO_LOW ? -1 : 0) + (bug == BOUND_TOO_HIGH ? 1 : 0);
+    const int64_t first = a->q_pos[t] - a->window + 1 + (bug == WINDOW_TOO_WIDE ? -1 : 0) +
+                          (bug == WINDOW_TOO_NARROW ? 1 : 0);
     *ref = (row_reference){.m = -INFINITY};
     for (int64_t i = 0; i < a->n_tile * AQ_TILE; i++) {
         const int64_t tile = i / AQ_TILE, s = i % AQ_TILE;
         scores[i] = (score){-INFINITY, 0.0};
         if (a->tile_pos[tile] + s > last) continue;
+        if (a->window > 0 && a->tile_pos[tile] + s < first) continue;
         scores[i] = score_of(a, t, h, g, tile, s, bug);
         if (exact) scores[i].allowed = 0.0;
         ref->m = fmax(ref->m, scores[i].a);
@@ -238,8 +298,8 @@ static void reference(const aq_attn_partial_args *a, int64_t t, int h, planted_b
                                 4.0 * sqrt((double)n_seen + 1.0) * EPS;
         ref->l += w;
         ref->l_allowed += relative * w;
-        const int64_t tile = i / AQ_TILE, s = i % AQ_TILE;
-        const int64_t at = ((tile * a->kv.n_kv_head + g) * AQ_TILE + s) * a->kv.d_head;
+        const int64_t place = place_of(a, i / AQ_TILE), s = i % AQ_TILE;
+        const int64_t at = ((place * a->kv.n_kv_head + g) * AQ_TILE + s) * a->kv.d_head;
         for (int d = 0; d < a->kv.d_head; d++) {
             const double v = element(a->kv.values, a->kv.value_dtype, at + d);
             ref->o[d] += w_mixed * v;
@@ -289,6 +349,9 @@ static const struct {
     const char *name;
 } plants[] = {{BOUND_TOO_LOW, "a query that does not see itself"},
               {BOUND_TOO_HIGH, "a query that sees the next token"},
+              {WINDOW_TOO_WIDE, "a window of one token more"},
+              {WINDOW_TOO_NARROW, "a window of one token less"},
+              {PLACE_IGNORED, "tile j read at place j of a ring"},
               {NO_RESCALE, "o not rescaled when the maximum rises"},
               {SWAPPED_DIM, "two columns swapped"},
               {WRONG_HEAD, "the tiles of another KV head"}};
@@ -340,11 +403,12 @@ static void run_rank(aq_backend *be, const aq_attn_partial_args *whole, int r, i
     args.kv.values =
         aq_test_alloc(be, (size_t)aq_dtype_row_bytes(args.kv.value_dtype, n_slot * args.kv.d_head));
     args.tile_pos = tile_pos;
+    args.tile_at = NULL;
     args.part = part;
     args.n_tile = 0;
     for (int64_t tile = r; tile < whole->n_tile; tile += n_rank) {
         tile_pos[args.n_tile] = whole->tile_pos[tile];
-        copy_tile(&args.kv, args.n_tile++, &whole->kv, tile);
+        copy_tile(&args.kv, args.n_tile++, &whole->kv, place_of(whole, tile));
     }
     be->ops->attn_partial(be, &args);
     be->ops->release(be, tile_pos);
