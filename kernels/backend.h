@@ -20,6 +20,8 @@
 #include "kernels/project.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope.h"
+#include "kernels/route.h"
+#include "kernels/rows.h"
 #include "kernels/topk_dims.h"
 #include "src/base/status.h"
 
@@ -44,6 +46,9 @@ typedef struct {
     void (*rope_table)(aq_backend *be, const aq_rope_table_args *args);
     void (*rope)(aq_backend *be, const aq_rope_args *args);
     void (*activate)(aq_backend *be, const aq_activate_args *args);
+    void (*route)(aq_backend *be, const aq_route_args *args);
+    void (*gather_rows)(aq_backend *be, const aq_gather_rows_args *args);
+    void (*scatter_add_rows)(aq_backend *be, const aq_scatter_add_rows_args *args);
     void (*project)(aq_backend *be, const aq_project_args *args);
     void (*topk_dims)(aq_backend *be, const aq_topk_dims_args *args);
     void (*kv_append)(aq_backend *be, const aq_kv_append_args *args);

@@ -66,6 +66,18 @@ static void cpu_activate(aq_backend *be, const aq_activate_args *args) {
     aq_activate_cpu((aq_cpu *)be, args);
 }
 
+static void cpu_route(aq_backend *be, const aq_route_args *args) {
+    aq_route_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_gather_rows(aq_backend *be, const aq_gather_rows_args *args) {
+    aq_gather_rows_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_scatter_add_rows(aq_backend *be, const aq_scatter_add_rows_args *args) {
+    aq_scatter_add_rows_cpu((aq_cpu *)be, args);
+}
+
 static void cpu_project(aq_backend *be, const aq_project_args *args) {
     aq_project_cpu((aq_cpu *)be, args);
 }
@@ -98,6 +110,9 @@ static const aq_backend_ops cpu_ops = {
     .rope_table = cpu_rope_table,
     .rope = cpu_rope,
     .activate = cpu_activate,
+    .route = cpu_route,
+    .gather_rows = cpu_gather_rows,
+    .scatter_add_rows = cpu_scatter_add_rows,
     .project = cpu_project,
     .topk_dims = cpu_topk_dims,
     .kv_append = cpu_kv_append,

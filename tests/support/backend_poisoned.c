@@ -120,6 +120,21 @@ static void poisoned_activate(aq_backend *be, const aq_activate_args *args) {
     inner->ops->activate(inner, args);
 }
 
+static void poisoned_route(aq_backend *be, const aq_route_args *args) {
+    aq_backend *inner = ((poisoned *)be)->inner;
+    inner->ops->route(inner, args);
+}
+
+static void poisoned_gather_rows(aq_backend *be, const aq_gather_rows_args *args) {
+    aq_backend *inner = ((poisoned *)be)->inner;
+    inner->ops->gather_rows(inner, args);
+}
+
+static void poisoned_scatter_add_rows(aq_backend *be, const aq_scatter_add_rows_args *args) {
+    aq_backend *inner = ((poisoned *)be)->inner;
+    inner->ops->scatter_add_rows(inner, args);
+}
+
 static void poisoned_project(aq_backend *be, const aq_project_args *args) {
     aq_backend *inner = ((poisoned *)be)->inner;
     inner->ops->project(inner, args);
@@ -157,6 +172,9 @@ static const aq_backend_ops poisoned_ops = {
     .rope_table = poisoned_rope_table,
     .rope = poisoned_rope,
     .activate = poisoned_activate,
+    .route = poisoned_route,
+    .gather_rows = poisoned_gather_rows,
+    .scatter_add_rows = poisoned_scatter_add_rows,
     .project = poisoned_project,
     .topk_dims = poisoned_topk_dims,
     .kv_append = poisoned_kv_append,
