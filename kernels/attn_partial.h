@@ -1,13 +1,13 @@
 /* Partial attention: a block of queries meets the tiles of one rank. For query t, query head h, KV
- * head g = h / (n_head / n_kv_head), over the tokens s held here that it sees, which are
- * those with pos(s) <= q_pos[t] and, if there is a window, pos(s) > q_pos[t] - window:
+ * head g = h / (n_head / n_kv_head), over the tokens s held here that it sees: those with
+ * pos(s) <= q_pos[t] and, if there is a window, pos(s) > q_pos[t] - window:
  *
  *   a[s] = scale * sum_{c in D} q[t, h, c] key[s, g, c],   D = dims[t, h, :] or all n_col columns
  *   m = max_s a[s],  l = sum_s exp(a[s] - m),  o[i] = sum_s exp(a[s] - m) value[s, g, i]
  *
  * o is not divided by l. No visible token: m = -inf, l = 0, o = 0, which attn_merge takes as
- * neutral. Keys are finite; a score beyond the range of fp32 is not caught: it gives
- * infinities or NaN.
+ * neutral. Keys and values are finite, but for tiles that no query sees, which are not read. A
+ * score beyond the range of fp32 is not caught: it gives infinities or NaN.
  *
  * Sums in fp32. The same bits for the same number of threads. Tolerance: scores are reductions of
  * length n_col and enter the weights as a relative error; o and l are reductions over the tokens.
