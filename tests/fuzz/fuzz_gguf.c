@@ -34,18 +34,19 @@ static void read_keys(const aq_gguf *file) {
     }
 }
 
-static void read_weights(const aq_gguf *file) {
+static void read_weights(const aq_model_file *file) {
     aq_model_config config;
     aq_model_weights weights;
     if (aq_model_config_read(file, &config) != AQ_OK) return;
-    float *inv_freq = malloc((size_t)config.n_rot / 2 * sizeof *inv_freq);
+    float *inv_freq = malloc((size_t)config.n_rot / 2 * sizeof *inv_freq + 1);
     if (inv_freq && aq_model_weights_open(file, &config, &weights) == AQ_OK) {
         float attn_factor;
-        aq_model_rope(&config, weights.rope_divisors, inv_freq, &attn_factor);
+        aq_model_rope(&config.rope, config.n_rot, weights.rope_divisors, inv_freq, &attn_factor);
         for (int i = 0; i < config.n_layer; i++) {
             const aq_weight *wk = &weights.layers[i].wk;
             read_bytes(wk->data, (uint64_t)(wk->n_out * aq_dtype_row_bytes(wk->dtype, wk->n_in)));
-            read_bytes(weights.layers[i].ffn_norm, (uint64_t)config.d_model * sizeof(float));
+            if (weights.layers[i].ffn_norm.w)
+                read_bytes(weights.layers[i].ffn_norm.w, (uint64_t)config.d_model * sizeof(float));
         }
         aq_model_weights_close(&weights);
     }
@@ -54,18 +55,18 @@ static void read_weights(const aq_gguf *file) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     uint8_t *copy = malloc(bytes > 0 ? bytes : 1); /* aligned, and ends where the input ends */
-    aq_gguf *file = NULL;
+    aq_model_file *file = NULL;
     if (!copy) return 0;
     if (bytes > 0) memcpy(copy, data, bytes);
-    if (aq_gguf_open_memory("fuzz.gguf", copy, bytes, &file) == AQ_OK) {
-        read_keys(file);
-        for (int64_t i = 0; i < aq_gguf_tensor_count(file); i++) {
-            const aq_gguf_tensor *t = aq_gguf_tensor_at(file, i);
+    if (aq_model_file_open_gguf("fuzz.gguf", copy, bytes, &file) == AQ_OK) {
+        read_keys(aq_model_file_gguf(file));
+        for (int64_t i = 0; i < aq_model_file_tensor_count(file); i++) {
+            const aq_tensor *t = aq_model_file_tensor_at(file, i);
             read_bytes(t->data, (uint64_t)t->bytes);
         }
         read_weights(file);
     }
-    aq_gguf_close(file);
+    aq_model_file_close(file);
     free(copy);
     return 0;
 }

@@ -9,19 +9,19 @@
 
 static bool fingerprint_of(const aq_tiny_model *shape, uint8_t out[AQ_FINGERPRINT_BYTES]) {
     aq_gguf_writer w = aq_gguf_writer_make();
-    aq_gguf *file = NULL;
+    aq_model_file *file = NULL;
     aq_model_config config;
     aq_model_weights weights = {0};
     uint8_t *data = NULL;
     size_t bytes = 0;
     const bool good = aq_test_ok(aq_tiny_model_put(&w, shape)) &&
                       aq_test_ok(aq_gguf_writer_finish(&w, &data, &bytes)) &&
-                      aq_test_ok(aq_gguf_open_memory("model.gguf", data, bytes, &file)) &&
+                      aq_test_ok(aq_model_file_open_gguf("model.gguf", data, bytes, &file)) &&
                       aq_test_ok(aq_model_config_read(file, &config)) &&
                       aq_test_ok(aq_model_weights_open(file, &config, &weights));
     if (good) memcpy(out, weights.fingerprint, AQ_FINGERPRINT_BYTES);
     aq_model_weights_close(&weights);
-    aq_gguf_close(file);
+    aq_model_file_close(file);
     free(data);
     aq_gguf_writer_close(&w);
     return good;
@@ -80,8 +80,8 @@ static void test_known_value(void) {
                                                            0xf9, 0x1a, 0x08, 0xde, 0x54, 0xf7,
                                                            0x81, 0x73, 0x8a, 0xbd};
     static const float norms[] = {1.0f, -0.5f};
-    aq_layer_weights layer = {.attn_norm = norms, .ffn_norm = norms};
-    const aq_model_weights weights = {.output_norm = norms, .layers = &layer};
+    aq_layer_weights layer = {.attn_norm.w = norms, .ffn_norm.w = norms};
+    const aq_model_weights weights = {.output_norm.w = norms, .layers = &layer};
     const aq_model_config config = {.arch = "llama",
                                     .n_layer = 1,
                                     .n_head = 1,
@@ -92,9 +92,7 @@ static void test_known_value(void) {
                                     .n_vocab = 8,
                                     .norm_eps = 1e-5f,
                                     .n_rot = 2,
-                                    .rope_base = 10000.0,
-                                    .rope_factor = 1.0,
-                                    .rope_attn_factor = 1.0};
+                                    .rope = {.base = 10000.0, .factor = 1.0, .attn_factor = 1.0}};
     uint8_t found[AQ_FINGERPRINT_BYTES];
     aq_model_fingerprint(&config, &weights, found);
     CU_ASSERT_EQUAL(memcmp(found, expected, AQ_FINGERPRINT_BYTES), 0);
@@ -103,8 +101,8 @@ static void test_known_value(void) {
 /* Norms that round to the same bfloat16 are the same; the next bfloat16 is another. */
 static void test_rounding(void) {
     float norms[] = {1.0f, -0.5f};
-    aq_layer_weights layer = {.attn_norm = norms, .ffn_norm = norms};
-    const aq_model_weights weights = {.output_norm = norms, .layers = &layer};
+    aq_layer_weights layer = {.attn_norm.w = norms, .ffn_norm.w = norms};
+    const aq_model_weights weights = {.output_norm.w = norms, .layers = &layer};
     const aq_model_config config = {.arch = "llama", .n_layer = 1, .d_model = 2};
     uint8_t first[AQ_FINGERPRINT_BYTES], next[AQ_FINGERPRINT_BYTES];
     aq_model_fingerprint(&config, &weights, first);

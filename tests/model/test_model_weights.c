@@ -10,14 +10,14 @@
 
 typedef struct {
     uint8_t *data;
-    aq_gguf *file;
+    aq_model_file *file;
     aq_model_config config;
     aq_model_weights weights;
 } model;
 
 static void close_model(model *m) {
     aq_model_weights_close(&m->weights);
-    aq_gguf_close(m->file);
+    aq_model_file_close(m->file);
     free(m->data);
 }
 
@@ -26,7 +26,7 @@ static aq_status open_writer(aq_gguf_writer *w, model *m) {
     size_t bytes = 0;
     memset(m, 0, sizeof *m);
     aq_status status = aq_gguf_writer_finish(w, &m->data, &bytes);
-    if (status == AQ_OK) status = aq_gguf_open_memory("model.gguf", m->data, bytes, &m->file);
+    if (status == AQ_OK) status = aq_model_file_open_gguf("model.gguf", m->data, bytes, &m->file);
     if (status == AQ_OK) status = aq_model_config_read(m->file, &m->config);
     if (status == AQ_OK) status = aq_model_weights_open(m->file, &m->config, &m->weights);
     aq_gguf_writer_close(w);
@@ -52,11 +52,12 @@ static void test_shapes(void) {
         CU_ASSERT_TRUE(l->wq.n_out == 64 && l->wq.n_in == 64);
         CU_ASSERT_TRUE(l->wk.n_out == 32 && l->wk.n_in == 64);
         CU_ASSERT_TRUE(l->wv.n_out == 32 && l->wo.n_out == 64 && l->wo.n_in == 64);
-        CU_ASSERT_TRUE(l->w_gate.n_out == 128 && l->w_up.n_out == 128);
-        CU_ASSERT_TRUE(l->w_down.n_out == 64 && l->w_down.n_in == 128);
-        CU_ASSERT_PTR_EQUAL(l->wv.data, aq_gguf_tensor_find(m.file, "blk.1.attn_v.weight")->data);
-        CU_ASSERT_PTR_EQUAL(l->ffn_norm,
-                            aq_gguf_tensor_find(m.file, "blk.1.ffn_norm.weight")->data);
+        CU_ASSERT_TRUE(l->ffn.w_gate.n_out == 128 && l->ffn.w_up.n_out == 128);
+        CU_ASSERT_TRUE(l->ffn.w_down.n_out == 64 && l->ffn.w_down.n_in == 128);
+        CU_ASSERT_PTR_EQUAL(l->wv.data,
+                            aq_model_file_tensor_find(m.file, "blk.1.attn_v.weight")->data);
+        CU_ASSERT_PTR_EQUAL(l->ffn_norm.w,
+                            aq_model_file_tensor_find(m.file, "blk.1.ffn_norm.weight")->data);
         /* two tables, three norms of two layers and one more, and the matrices, in fp32 */
         CU_ASSERT_EQUAL(w->bytes, 4 * (2 * 288 * 64 + 5 * 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64) +
                                        2 * 3 * 128 * 64));
@@ -96,7 +97,7 @@ static int64_t source_row(rule r, int64_t row, int64_t n_row, int64_t d_head) {
     }
 }
 
-static int64_t rows_against(rule r, const aq_weight *w, const aq_gguf_tensor *t, int64_t d_head) {
+static int64_t rows_against(rule r, const aq_weight *w, const aq_tensor *t, int64_t d_head) {
     const int64_t bytes = aq_dtype_row_bytes(w->dtype, w->n_in);
     int64_t n_wrong = 0;
     for (int64_t row = 0; row < w->n_out; row++)
@@ -121,8 +122,8 @@ static void test_rows_are_moved(void) {
                 snprintf(k_name, sizeof k_name, "blk.%d.attn_k.weight", layer);
                 const aq_weight *wq = &m.weights.layers[layer].wq;
                 const aq_weight *wk = &m.weights.layers[layer].wk;
-                const aq_gguf_tensor *q = aq_gguf_tensor_find(m.file, q_name);
-                const aq_gguf_tensor *k = aq_gguf_tensor_find(m.file, k_name);
+                const aq_tensor *q = aq_model_file_tensor_find(m.file, q_name);
+                const aq_tensor *k = aq_model_file_tensor_find(m.file, k_name);
                 CU_ASSERT_EQUAL(rows_against(RIGHT, wq, q, 64), 0);
                 CU_ASSERT_EQUAL(rows_against(RIGHT, wk, k, 64), 0);
                 for (rule bug = NOT_MOVED; bug <= ACROSS_HEADS; bug++) {
@@ -157,23 +158,24 @@ static void test_refused(void) {
         {"blk.1.ffn_down.weight", AQ_F32, 0, 0, AQ_ERR_FORMAT, "blk.1.ffn_down.weight is missing"},
         {"output_norm.weight", AQ_F32, 0, 0, AQ_ERR_FORMAT, "output_norm.weight is missing"},
         {"token_embd.weight", AQ_F32, 288, 64, AQ_ERR_FORMAT,
-         "has shape [288, 64, 1, 1], expected [64, 288, 1, 1]"},
-        {"output.weight", AQ_F32, 64, 287, AQ_ERR_FORMAT, "output.weight has shape [64, 287"},
-        {"blk.0.attn_q.weight", AQ_F32, 64, 32, AQ_ERR_FORMAT, "expected [64, 64, 1, 1]"},
-        {"blk.1.attn_k.weight", AQ_F32, 64, 64, AQ_ERR_FORMAT, "expected [64, 32, 1, 1]"},
-        {"blk.0.attn_v.weight", AQ_F32, 32, 64, AQ_ERR_FORMAT, "expected [64, 32, 1, 1]"},
-        {"blk.0.attn_output.weight", AQ_F32, 64, 63, AQ_ERR_FORMAT, "expected [64, 64, 1, 1]"},
-        {"blk.0.ffn_gate.weight", AQ_F32, 128, 64, AQ_ERR_FORMAT, "expected [64, 128, 1, 1]"},
-        {"blk.0.ffn_up.weight", AQ_F32, 128, 64, AQ_ERR_FORMAT, "expected [64, 128, 1, 1]"},
-        {"blk.0.ffn_down.weight", AQ_F32, 64, 128, AQ_ERR_FORMAT, "expected [128, 64, 1, 1]"},
-        {"blk.0.attn_norm.weight", AQ_F32, 65, 1, AQ_ERR_FORMAT, "expected [64, 1, 1, 1]"},
+         "model.gguf: tensor token_embd.weight has shape [64, 288], expected [288, 64]"},
+        {"output.weight", AQ_F32, 64, 287, AQ_ERR_FORMAT, "output.weight has shape [287, 64"},
+        {"blk.0.attn_q.weight", AQ_F32, 64, 32, AQ_ERR_FORMAT, "expected [64, 64]"},
+        {"blk.1.attn_k.weight", AQ_F32, 64, 64, AQ_ERR_FORMAT, "expected [32, 64]"},
+        {"blk.0.attn_v.weight", AQ_F32, 32, 64, AQ_ERR_FORMAT, "expected [32, 64]"},
+        {"blk.0.attn_output.weight", AQ_F32, 64, 63, AQ_ERR_FORMAT, "expected [64, 64]"},
+        {"blk.0.ffn_gate.weight", AQ_F32, 128, 64, AQ_ERR_FORMAT, "expected [128, 64]"},
+        {"blk.0.ffn_up.weight", AQ_F32, 128, 64, AQ_ERR_FORMAT, "expected [128, 64]"},
+        {"blk.0.ffn_down.weight", AQ_F32, 64, 128, AQ_ERR_FORMAT, "expected [64, 128]"},
+        {"blk.0.attn_norm.weight", AQ_F32, 65, 1, AQ_ERR_FORMAT, "expected [64]"},
         {"blk.0.ffn_norm.weight", AQ_Q8_0, 64, 1, AQ_ERR_UNSUPPORTED,
          "blk.0.ffn_norm.weight is Q8_0, expected F32"},
-        {"rope_freqs.weight", AQ_F32, 16, 1, AQ_ERR_FORMAT, "expected [8, 1, 1, 1]"},
+        {"rope_freqs.weight", AQ_F32, 16, 1, AQ_ERR_FORMAT, "expected [8]"},
         {"rope_freqs.weight", AQ_F32, 8, 1, AQ_ERR_FORMAT,
          "element 0 is 0, expected a finite number above 0"},
-        {"blk.0.attn_q.bias", AQ_F32, 64, 1, AQ_ERR_UNSUPPORTED,
-         "tensor blk.0.attn_q.bias: biases are not supported"},
+        {"blk.0.attn_q.bias", AQ_F32, 63, 1, AQ_ERR_FORMAT, "expected [64]"},
+        {"output.bias", AQ_F32, 64, 1, AQ_ERR_UNSUPPORTED,
+         "tensor output.bias: this bias is not supported in models of architecture llama"},
         {"blk.0.ffn_gate_inp.weight", AQ_F32, 64, 1, AQ_ERR_UNSUPPORTED,
          "tensor blk.0.ffn_gate_inp.weight: not known as a part of models of architecture llama"},
         {"blk.2.attn_norm.weight", AQ_F32, 64, 1, AQ_ERR_UNSUPPORTED, "tensor blk.2.attn_norm"},
@@ -213,7 +215,7 @@ static void test_half_norms(void) {
                                     values, sizeof values, &m))) {
             int n_wrong = 0;
             for (int i = 0; i < 64; i++)
-                n_wrong += m.weights.layers[0].attn_norm[i] != expected[i % 4];
+                n_wrong += m.weights.layers[0].attn_norm.w[i] != expected[i % 4];
             CU_ASSERT_EQUAL(n_wrong, 0);
         }
         close_model(&m);
@@ -228,13 +230,13 @@ static void test_fixtures(void) {
         char path[1024];
         model m = {0};
         snprintf(path, sizeof path, "%s/hf/%s/model.gguf", aq_test_data_dir(), names[i]);
-        if (aq_test_ok(aq_gguf_open(path, &m.file)) &&
+        if (aq_test_ok(aq_model_file_open(path, &m.file)) &&
             aq_test_ok(aq_model_config_read(m.file, &m.config)) &&
             aq_test_ok(aq_model_weights_open(m.file, &m.config, &m.weights))) {
             CU_ASSERT_EQUAL(m.config.d_head, i == 4 ? 24 : 16);
             CU_ASSERT_EQUAL(m.config.n_kv_head, i == 4 ? 4 : 2);
             CU_ASSERT_EQUAL(m.weights.rope_divisors != NULL, i == 1);
-            CU_ASSERT_EQUAL(m.config.rope_scaling, i == 2   ? AQ_ROPE_LINEAR
+            CU_ASSERT_EQUAL(m.config.rope.scaling, i == 2   ? AQ_ROPE_LINEAR
                                                    : i == 3 ? AQ_ROPE_YARN
                                                             : AQ_ROPE_NONE);
         }
