@@ -30,10 +30,13 @@ aq_status aq_comm_open_leading(aq_comm *comm, int n_rank, aq_comm **out);
 /* Frees a communicator from an open function; NULL is allowed. Collective over comm. */
 void aq_comm_close(aq_comm *comm);
 
-/* This rank, the number of ranks, and how many of them share this host. Local. */
+/* This rank, the number of ranks, how many of them share this host, and which of these it is.
+ * Local.
+ */
 int aq_comm_rank(const aq_comm *comm);
 int aq_comm_size(const aq_comm *comm);
 int aq_comm_size_on_host(const aq_comm *comm);
+int aq_comm_rank_on_host(const aq_comm *comm);
 
 /* Name of this rank's host. Owned by the communicator. Local. */
 const char *aq_comm_host(const aq_comm *comm);

@@ -9,7 +9,7 @@ struct aq_comm {
     MPI_Comm mpi; /* a duplicate that this object owns */
     int rank;
     int size;
-    int size_on_host;
+    int size_on_host, rank_on_host;
     char host[MPI_MAX_PROCESSOR_NAME];
 };
 
@@ -51,6 +51,7 @@ static aq_status wrap(MPI_Comm mpi, aq_comm **out) {
         return status;
     }
     MPI_Comm_size(host_comm, &comm->size_on_host);
+    MPI_Comm_rank(host_comm, &comm->rank_on_host);
     MPI_Comm_free(&host_comm);
     *out = comm;
     return AQ_OK;
@@ -115,6 +116,10 @@ int aq_comm_size(const aq_comm *comm) {
 
 int aq_comm_size_on_host(const aq_comm *comm) {
     return comm->size_on_host;
+}
+
+int aq_comm_rank_on_host(const aq_comm *comm) {
+    return comm->rank_on_host;
 }
 
 const char *aq_comm_host(const aq_comm *comm) {

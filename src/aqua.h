@@ -52,6 +52,9 @@ typedef struct {
     double rope_scale; /* factor by which the context is stretched; needed with linear and yarn */
     double rope_freq_base;
     int64_t yarn_orig_ctx;
+    /* Told the bytes of weights read of those this rank reads, now and then; may be NULL. */
+    void (*load_progress)(void *arg, int64_t n_done, int64_t n_all);
+    void *arg;
 } aq_engine_options;
 
 /* The number of threads a rank of this communicator takes by default: the processors of its
@@ -63,6 +66,8 @@ int aq_engine_threads(const aq_comm *comm);
 typedef struct {
     const char *arch, *name, *isa;
     int n_layer, n_head, n_kv_head, d_head, d_model, d_ff, n_vocab;
+    int n_windowed_layer;  /* of the layers, those that see a window alone */
+    int64_t window;        /* tokens they see; 0: none */
     int64_t n_ctx_model;   /* longest context, rope scaling included */
     int64_t weights_bytes; /* of the model file's tensors, on every rank */
     int n_rank, n_thread;

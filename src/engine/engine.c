@@ -17,8 +17,18 @@ int aq_engine_threads(const aq_comm *comm) {
     return n > 0 ? n : 1;
 }
 
+/* Whether anything is asked of the rotary tables. */
+static bool asks_for_rope(const aq_engine_options *options) {
+    return options->rope_freq_base != 0 || options->rope_scale != 0 ||
+           options->yarn_orig_ctx != 0 || options->rope_scaling != AQ_SCALING_MODEL;
+}
+
 static aq_status apply_rope_options(const aq_engine_options *options, aq_model_config *config) {
     const double base = options->rope_freq_base;
+    aq_rope_config *rope = &config->rope;
+    if (config->n_rot == 0 && asks_for_rope(options)) /* their table ends where the context does */
+        return aq_fail(AQ_ERR_USAGE, "this model's positions are learned, not rotary; leave the "
+                                     "--rope options out");
     /* Written so that NaN fails. */
     if (base != 0 && !(base >= MIN_ROPE_BASE && base <= MAX_ROPE_BASE))
         return aq_fail(AQ_ERR_USAGE, "--rope-freq-base must be %g to %g", MIN_ROPE_BASE,
@@ -27,29 +37,31 @@ static aq_status apply_rope_options(const aq_engine_options *options, aq_model_c
         return aq_fail(AQ_ERR_USAGE, "--rope-scale must be 1 to %g", MAX_ROPE_SCALE);
     if (options->yarn_orig_ctx < 0)
         return aq_fail(AQ_ERR_USAGE, "--yarn-orig-ctx must not be negative");
-    if (base > 0) config->rope_base = base;
+    if (base > 0) rope->base = base;
     if (options->rope_scaling == AQ_SCALING_MODEL) {
         if (options->rope_scale > 0)
             return aq_fail(AQ_ERR_USAGE, "--rope-scale needs --rope-scaling linear or yarn");
         return AQ_OK;
     }
-    /* The model's own scaling goes, and with it what it added to the context. */
-    if (config->rope_scaling != AQ_ROPE_NONE) config->n_ctx = config->rope_n_ctx_orig;
-    config->rope_scaling = AQ_ROPE_NONE;
-    config->rope_factor = 1.0;
+    /* The model's own scaling goes, and with it what it added to the context; Llama 3's is part of
+     * its weights (aq_model_rope_divisors) and stays. */
+    if (rope->scaling != AQ_ROPE_NONE && rope->scaling != AQ_ROPE_LLAMA3)
+        config->n_ctx = rope->n_ctx_orig;
+    rope->scaling = AQ_ROPE_NONE;
+    rope->factor = 1.0;
     if (options->rope_scaling == AQ_SCALING_NONE) return AQ_OK;
     if (options->rope_scale < 1.0)
         return aq_fail(AQ_ERR_USAGE, "--rope-scaling linear or yarn needs --rope-scale N, N >= 1");
-    config->rope_scaling = options->rope_scaling == AQ_SCALING_YARN ? AQ_ROPE_YARN : AQ_ROPE_LINEAR;
-    config->rope_factor = options->rope_scale;
-    config->rope_attn_factor = 1.0;
-    config->rope_n_ctx_orig = options->yarn_orig_ctx > 0 ? options->yarn_orig_ctx : config->n_ctx;
+    rope->scaling = options->rope_scaling == AQ_SCALING_YARN ? AQ_ROPE_YARN : AQ_ROPE_LINEAR;
+    rope->factor = options->rope_scale;
+    rope->attn_factor = 1.0;
+    rope->n_ctx_orig = options->yarn_orig_ctx > 0 ? options->yarn_orig_ctx : config->n_ctx;
     config->n_ctx = (int64_t)((double)config->n_ctx * options->rope_scale);
     return AQ_OK;
 }
 
 static aq_status open_local(aq_engine *engine, const aq_engine_options *options) {
-    AQ_TRY(aq_gguf_open(options->model_path, &engine->file));
+    AQ_TRY(aq_model_file_open(options->model_path, &engine->file));
     AQ_TRY(aq_model_config_read(engine->file, &engine->config));
     AQ_TRY(aq_model_weights_open(engine->file, &engine->config, &engine->weights));
     AQ_TRY(apply_rope_options(options, &engine->config));
@@ -60,12 +72,7 @@ static aq_status open_local(aq_engine *engine, const aq_engine_options *options)
     }
     engine->n_thread = options->n_thread > 0 ? options->n_thread : aq_engine_threads(engine->comm);
     engine->isa = aq_cpu_isa_name(aq_cpu_isa_best());
-    AQ_TRY(aq_backend_cpu_open(engine->n_thread, aq_cpu_isa_best(), &engine->be));
-    engine->inv_freq = calloc((size_t)engine->config.n_rot / 2 + 1, sizeof *engine->inv_freq);
-    if (!engine->inv_freq) return aq_fail(AQ_ERR_MEMORY, "no memory for the rope frequencies");
-    aq_model_rope(&engine->config, engine->weights.rope_divisors, engine->inv_freq,
-                  &engine->rope_attn_factor);
-    return AQ_OK;
+    return aq_backend_cpu_open(engine->n_thread, aq_cpu_isa_best(), &engine->be);
 }
 
 /* Goes on with the FNV-1a hash of n numbers, a number at a time. */
@@ -123,6 +130,7 @@ aq_status aq_engine_open(const aq_engine_options *options, aq_comm *comm, aq_eng
     }
     status = aq_comm_agree(comm, status);
     if (status == AQ_OK) status = check_same_model(engine, options);
+    if (status == AQ_OK) aq_engine_load(engine, options);
     if (status != AQ_OK) {
         aq_engine_close(engine);
         return status;
@@ -133,12 +141,18 @@ aq_status aq_engine_open(const aq_engine_options *options, aq_comm *comm, aq_eng
 
 void aq_engine_close(aq_engine *engine) {
     if (!engine) return;
-    free(engine->inv_freq);
     if (engine->be) engine->be->ops->close(engine->be);
     aq_projection_free(&engine->projection);
     aq_model_weights_close(&engine->weights);
-    aq_gguf_close(engine->file);
+    aq_model_file_close(engine->file);
     free(engine);
+}
+
+static int count_windowed(const aq_model_config *config) {
+    int n = 0;
+    for (int layer = 0; layer < config->n_layer; layer++)
+        n += aq_model_windowed(config, layer);
+    return n;
 }
 
 aq_engine_info aq_engine_describe(const aq_engine *engine) {
@@ -154,6 +168,8 @@ aq_engine_info aq_engine_describe(const aq_engine *engine) {
         .d_model = config->d_model,
         .d_ff = config->d_ff,
         .n_vocab = config->n_vocab,
+        .n_windowed_layer = count_windowed(config),
+        .window = config->window,
         .n_ctx_model = config->n_ctx,
         .weights_bytes = engine->weights.bytes,
         .n_rank = aq_comm_size(engine->comm),

@@ -2,52 +2,138 @@
 
 #include <stdlib.h>
 
-/* Keys, values, and last the directory: it is small where they fit. */
-static aq_status alloc_tiles(aq_kvcache *cache) {
-    aq_backend *be = cache->be;
-    const int64_t wider =
-        cache->key_bytes > cache->value_bytes ? cache->key_bytes : cache->value_bytes;
-    /* A layer's tile is bounded by the model's shape; their number is whatever was asked for. */
-    if (cache->n_tile_max > INT64_MAX / wider / cache->n_layer)
-        return aq_fail(AQ_ERR_MEMORY, "a cache larger than memory can be");
-    const int64_t n_tile = cache->n_layer * cache->n_tile_max;
-    AQ_TRY(be->ops->alloc(be, (size_t)(n_tile * cache->key_bytes), (void **)&cache->keys));
-    AQ_TRY(be->ops->alloc(be, (size_t)(n_tile * cache->value_bytes), (void **)&cache->values));
-    cache->tile_pos = calloc((size_t)cache->n_tile_max + 1, sizeof *cache->tile_pos);
-    return cache->tile_pos ? AQ_OK : aq_fail(AQ_ERR_MEMORY, "no memory for the cache's directory");
+static int64_t min(int64_t a, int64_t b) {
+    return a < b ? a : b;
 }
 
-aq_status aq_kvcache_open(aq_backend *be, const aq_kv_view *shape, int n_layer, const aq_plan *plan,
-                          int64_t n_ctx, aq_kvcache *out) {
-    const int64_t n_tile = aq_plan_tiles(plan, plan->rank, n_ctx);
-    const int64_t n_slot = (int64_t)shape->n_kv_head * AQ_TILE;
-    *out = (aq_kvcache){.be = be, .shape = *shape, .n_tile_max = n_tile, .n_layer = n_layer};
-    out->key_bytes = aq_dtype_row_bytes(shape->key_dtype, n_slot * shape->n_col);
-    out->value_bytes = aq_dtype_row_bytes(shape->value_dtype, n_slot * shape->d_head);
+static aq_kv_pool measure_pool(const aq_kv_view *view, int n_layer, int64_t n_tile) {
+    const int64_t n_slot = (int64_t)view->n_kv_head * AQ_TILE;
+    aq_kv_pool pool = {.view = *view, .n_layer = n_layer, .n_tile_max = n_layer > 0 ? n_tile : 0};
+    pool.key_bytes = aq_dtype_row_bytes(view->key_dtype, n_slot * view->n_col);
+    pool.value_bytes = aq_dtype_row_bytes(view->value_dtype, n_slot * view->d_head);
+    return pool;
+}
 
-    if (alloc_tiles(out) != AQ_OK) {
-        const double bytes =
-            (double)n_layer * (double)n_tile * ((double)out->key_bytes + (double)out->value_bytes);
+static aq_status alloc_pool(aq_backend *be, aq_kv_pool *pool) {
+    const int64_t wider = pool->key_bytes > pool->value_bytes ? pool->key_bytes : pool->value_bytes;
+    if (pool->n_layer == 0) return AQ_OK;
+    /* A layer's tile is bounded by the model's shape; their number is whatever was asked for. */
+    if (pool->n_tile_max > INT64_MAX / wider / pool->n_layer)
+        return aq_fail(AQ_ERR_MEMORY, "a cache larger than memory can be");
+    const int64_t n_tile = pool->n_layer * pool->n_tile_max;
+    AQ_TRY(be->ops->alloc(be, (size_t)(n_tile * pool->key_bytes), (void **)&pool->keys));
+    return be->ops->alloc(be, (size_t)(n_tile * pool->value_bytes), (void **)&pool->values);
+}
+
+/* The directories come last: they are small where keys and values fit. */
+static aq_status alloc_all(aq_kvcache *cache) {
+    AQ_TRY(alloc_pool(cache->be, &cache->full));
+    AQ_TRY(alloc_pool(cache->be, &cache->windowed));
+    cache->place = calloc((size_t)cache->shape.n_layer, sizeof *cache->place);
+    cache->tile_pos = calloc((size_t)cache->n_tile + 1, sizeof *cache->tile_pos);
+    cache->tile_at = calloc((size_t)cache->n_tile + 1, sizeof *cache->tile_at);
+    if (cache->place && cache->tile_pos && cache->tile_at) return AQ_OK;
+    return aq_fail(AQ_ERR_MEMORY, "no memory for the cache's directory");
+}
+
+static bool is_windowed(const aq_kvcache *cache, int layer) {
+    return aq_layer_set_has(&cache->shape.windowed_layers, layer);
+}
+
+static void fill_directories(aq_kvcache *cache) {
+    int n_full = 0, n_windowed = 0;
+    for (int layer = 0; layer < cache->shape.n_layer; layer++)
+        cache->place[layer] = is_windowed(cache, layer) ? n_windowed++ : n_full++;
+    for (int64_t j = 0; j < cache->n_tile; j++) {
+        cache->tile_pos[j] = aq_plan_tile_pos(&cache->plan, j);
+        cache->tile_at[j] = cache->windowed.n_tile_max > 0 ? j % cache->windowed.n_tile_max : j;
+    }
+}
+
+static double mib(const aq_kv_pool *pool) {
+    return (double)pool->n_layer * (double)pool->n_tile_max *
+           ((double)pool->key_bytes + (double)pool->value_bytes) / 1048576.0;
+}
+
+aq_status aq_kvcache_open(aq_backend *be, const aq_kvcache_shape *shape, const aq_plan *plan,
+                          aq_kvcache *out) {
+    int n_windowed = 0;
+    for (int layer = 0; layer < shape->n_layer; layer++)
+        n_windowed += aq_layer_set_has(&shape->windowed_layers, layer);
+    *out = (aq_kvcache){.be = be, .plan = *plan, .shape = *shape};
+    out->n_tile = aq_plan_tiles(plan, plan->rank, shape->n_ctx);
+    out->full = measure_pool(&shape->full, shape->n_layer - n_windowed, out->n_tile);
+    /* The first query of a step looks back furthest, and the step's last token is already there. */
+    const int64_t n_kept = min(shape->window, shape->n_ctx) - 1 + shape->n_step_max;
+    out->windowed = measure_pool(&shape->windowed, n_windowed,
+                                 min(out->n_tile, aq_plan_most_tiles(plan, n_kept)));
+    if (alloc_all(out) != AQ_OK) {
+        const double asked = mib(&out->full) + mib(&out->windowed);
         aq_kvcache_close(out);
         return aq_fail(AQ_ERR_MEMORY,
                        "no memory for %.1f MiB of cache; use more ranks or a shorter context (-c)",
-                       bytes / 1048576.0);
+                       asked);
     }
-    for (int64_t j = 0; j < n_tile; j++)
-        out->tile_pos[j] = aq_plan_tile_pos(plan, j);
+    fill_directories(out);
     return AQ_OK;
 }
 
+static void free_pool(aq_backend *be, aq_kv_pool *pool) {
+    if (pool->keys) be->ops->release(be, pool->keys);
+    if (pool->values) be->ops->release(be, pool->values);
+}
+
 void aq_kvcache_close(aq_kvcache *cache) {
-    if (cache->keys) cache->be->ops->release(cache->be, cache->keys);
-    if (cache->values) cache->be->ops->release(cache->be, cache->values);
+    free_pool(cache->be, &cache->full);
+    free_pool(cache->be, &cache->windowed);
+    free(cache->place);
     free(cache->tile_pos);
+    free(cache->tile_at);
     *cache = (aq_kvcache){0};
 }
 
 aq_kv_view aq_kvcache_layer(const aq_kvcache *cache, int layer) {
-    aq_kv_view view = cache->shape;
-    view.keys = cache->keys + layer * cache->n_tile_max * cache->key_bytes;
-    view.values = cache->values + layer * cache->n_tile_max * cache->value_bytes;
+    const aq_kv_pool *pool = is_windowed(cache, layer) ? &cache->windowed : &cache->full;
+    const int64_t n_tile = cache->place[layer] * pool->n_tile_max;
+    aq_kv_view view = pool->view;
+    view.keys = pool->keys + n_tile * pool->key_bytes;
+    view.values = pool->values + n_tile * pool->value_bytes;
     return view;
+}
+
+aq_kv_tiles aq_kvcache_tiles(const aq_kvcache *cache, int layer, int64_t first, int64_t end) {
+    const aq_plan *plan = &cache->plan;
+    aq_kv_tiles tiles = {.pos = cache->tile_pos, .n = aq_plan_tiles(plan, plan->rank, end)};
+    if (!is_windowed(cache, layer)) return tiles;
+    const int64_t oldest = first - cache->shape.window + 1;
+    const int64_t gone =
+        oldest <= 0 ? 0 : aq_plan_tiles(plan, plan->rank, oldest / AQ_TILE * AQ_TILE);
+    tiles.pos += gone;
+    tiles.at = cache->tile_at + gone;
+    tiles.n -= gone;
+    return tiles;
+}
+
+int64_t aq_kvcache_ring_slot(const aq_kvcache *cache, int64_t slot) {
+    return cache->tile_at[slot / AQ_TILE] * AQ_TILE + slot % AQ_TILE;
+}
+
+/* Bytes of up to n_tile tiles in every layer. */
+static aq_kv_bytes count(const aq_kvcache *cache, int64_t n_tile) {
+    const aq_kv_pool *pools[] = {&cache->full, &cache->windowed};
+    aq_kv_bytes bytes = {0, 0};
+    for (int i = 0; i < 2; i++) {
+        const int64_t n = pools[i]->n_layer * min(n_tile, pools[i]->n_tile_max);
+        bytes.keys += n * pools[i]->key_bytes;
+        bytes.values += n * pools[i]->value_bytes;
+    }
+    return bytes;
+}
+
+aq_kv_bytes aq_kvcache_held(const aq_kvcache *cache, int64_t n_tok) {
+    return count(cache, aq_plan_tiles(&cache->plan, cache->plan.rank, n_tok));
+}
+
+aq_kv_bytes aq_kvcache_capacity(const aq_kvcache *cache) {
+    return count(cache, cache->n_tile);
 }

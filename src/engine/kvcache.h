@@ -1,31 +1,78 @@
-/* The key/value cache of one session on one rank: for every layer the tiles this rank owns. */
+/* The key/value cache of one session on one rank: for every layer the tiles this rank owns.
+ *
+ * Layers that see everything keep every tile. Layers that see a window keep a ring of the newest
+ * ones: tile j lies at place j mod n_tile_max, where it takes the memory of a tile that no query
+ * can see any more. */
 #ifndef AQ_ENGINE_KVCACHE_H
 #define AQ_ENGINE_KVCACHE_H
 
 #include "kernels/backend.h"
 #include "src/engine/plan.h"
+#include "src/model/model_config.h"
 
+/* What is kept, before there is memory for it. */
 typedef struct {
-    aq_backend *be;      /* borrowed; the memory is its */
-    aq_kv_view shape;    /* sizes and types; keys and values unset */
-    int64_t n_tile_max;  /* tiles this rank can hold */
+    aq_kv_view full;     /* layers that see everything: sizes and types; keys and values unset */
+    aq_kv_view windowed; /* layers that see a window */
+    int n_layer;
+    aq_layer_set windowed_layers;
+    int64_t window;     /* tokens that a query of a windowed layer sees, itself included */
+    int64_t n_step_max; /* tokens of one step, over all ranks */
+    int64_t n_ctx;
+} aq_kvcache_shape;
+
+/* Layers of one kind. */
+typedef struct {
+    aq_kv_view view; /* keys and values unset */
+    int n_layer;
+    int64_t n_tile_max;  /* tiles that a layer has room for on this rank */
     int64_t key_bytes;   /* of one tile in one layer */
     int64_t value_bytes; /* of one tile in one layer */
-    int n_layer;
-    int64_t *tile_pos; /* [n_tile_max] first position of each local tile; host memory */
-    char *keys;        /* [n_layer, n_tile_max, key_bytes] */
-    char *values;      /* [n_layer, n_tile_max, value_bytes] */
+    char *keys;          /* [n_layer, n_tile_max, key_bytes] */
+    char *values;        /* [n_layer, n_tile_max, value_bytes] */
+} aq_kv_pool;
+
+typedef struct {
+    aq_backend *be; /* borrowed; the memory is its */
+    aq_plan plan;
+    aq_kvcache_shape shape;
+    aq_kv_pool full, windowed;
+    int *place;        /* [n_layer] of a layer among those of its kind; host memory, as all below */
+    int64_t n_tile;    /* this rank's tiles of n_ctx tokens */
+    int64_t *tile_pos; /* [n_tile] first position of each */
+    int64_t *tile_at;  /* [n_tile] its place in the ring of a windowed layer */
 } aq_kvcache;
 
-/* Allocates room for this rank's tiles of n_ctx tokens. `shape` gives sizes and types. The caller
- * closes it. AQ_ERR_MEMORY names the bytes asked for. Local. */
-aq_status aq_kvcache_open(aq_backend *be, const aq_kv_view *shape, int n_layer, const aq_plan *plan,
-                          int64_t n_ctx, aq_kvcache *out);
+/* Allocates room for this rank's tiles. The caller closes it. AQ_ERR_MEMORY names the bytes asked
+ * for. Local. */
+aq_status aq_kvcache_open(aq_backend *be, const aq_kvcache_shape *shape, const aq_plan *plan,
+                          aq_kvcache *out);
 
 /* Frees; a zeroed struct is allowed. Local. */
 void aq_kvcache_close(aq_kvcache *cache);
 
 /* The view of one layer that the kernels take. Local. */
 aq_kv_view aq_kvcache_layer(const aq_kvcache *cache, int layer);
+
+/* Tiles of a layer, in rising order of position, as attn_partial takes them. */
+typedef struct {
+    const int64_t *pos; /* [n] */
+    const int64_t *at;  /* [n], or NULL: tile j at place j */
+    int64_t n;
+} aq_kv_tiles;
+
+/* The tiles that queries at positions `first` .. end - 1 may see. Local. */
+aq_kv_tiles aq_kvcache_tiles(const aq_kvcache *cache, int layer, int64_t first, int64_t end);
+
+/* Where a slot of the plan (aq_plan_slot) lies in the rings of windowed layers. Local. */
+int64_t aq_kvcache_ring_slot(const aq_kvcache *cache, int64_t slot);
+
+/* Bytes of the tiles that hold n_tok tokens, and of all there is room for. Local. */
+typedef struct {
+    int64_t keys, values;
+} aq_kv_bytes;
+
+aq_kv_bytes aq_kvcache_held(const aq_kvcache *cache, int64_t n_tok);
+aq_kv_bytes aq_kvcache_capacity(const aq_kvcache *cache);
 
 #endif

@@ -30,9 +30,12 @@ int64_t aq_plan_owned(const aq_plan *plan, int r, int64_t begin, int64_t end, in
     return n;
 }
 
-int64_t aq_plan_most_owned(const aq_plan *plan, int64_t n_tok) {
+int64_t aq_plan_most_tiles(const aq_plan *plan, int64_t n_tok) {
     /* n_tok positions touch at most this many tiles, of which one rank owns every n_rank-th. */
     const int64_t n_tile = (n_tok + AQ_TILE - 2) / AQ_TILE + 1;
-    const int64_t most = (n_tile + plan->n_rank - 1) / plan->n_rank * AQ_TILE;
-    return min(most, n_tok);
+    return (n_tile + plan->n_rank - 1) / plan->n_rank;
+}
+
+int64_t aq_plan_most_owned(const aq_plan *plan, int64_t n_tok) {
+    return min(aq_plan_most_tiles(plan, n_tok) * AQ_TILE, n_tok);
 }

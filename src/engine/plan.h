@@ -38,7 +38,9 @@ int64_t aq_plan_tokens(const aq_plan *plan, int r, int64_t n_tok);
  * only. */
 int64_t aq_plan_owned(const aq_plan *plan, int r, int64_t begin, int64_t end, int64_t *pos);
 
-/* The most tokens any rank owns of any n_tok consecutive positions. */
+/* The most tiles any rank owns that hold any of n_tok consecutive positions, and the most of these
+ * positions. */
+int64_t aq_plan_most_tiles(const aq_plan *plan, int64_t n_tok);
 int64_t aq_plan_most_owned(const aq_plan *plan, int64_t n_tok);
 
 #endif

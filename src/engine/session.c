@@ -41,22 +41,30 @@ static int columns(double ratio, int d_head) {
     return n < 1 ? 1 : n;
 }
 
+static aq_score_shape make_score(const aq_session_options *options, int d_head) {
+    aq_score_shape score = {.n_col = d_head, .n_dim = d_head};
+    if (options->attn == AQ_ATTN_DENSE) return score;
+    score.projects = true;
+    score.n_col = columns(options->s_ratio, d_head);
+    score.n_dim = columns(options->k_ratio, d_head);
+    /* Columns that no query ever reads are not stored either. */
+    if (options->rank_by == AQ_RANK_STATIC && score.n_dim < score.n_col) score.n_col = score.n_dim;
+    if (score.n_dim > score.n_col) score.n_dim = score.n_col;
+    return score;
+}
+
 static aq_step_shape make_shape(const aq_session *session) {
     const aq_session_options *options = &session->options;
-    const int d_head = session->engine->config.d_head;
     const int64_t n_q = options->n_batch < options->n_ctx ? options->n_batch : options->n_ctx;
-    aq_step_shape shape = {.n_tok_max = aq_plan_most_owned(&session->plan, n_q),
+    return (aq_step_shape){.n_tok_max = aq_plan_most_owned(&session->plan, n_q),
                            .n_q_max = n_q,
-                           .n_col = d_head,
-                           .n_dim = d_head};
-    if (options->attn == AQ_ATTN_DENSE) return shape;
-    shape.projects = true;
-    shape.n_col = columns(options->s_ratio, d_head);
-    shape.n_dim = columns(options->k_ratio, d_head);
-    /* Columns that no query ever reads are not stored either. */
-    if (options->rank_by == AQ_RANK_STATIC && shape.n_dim < shape.n_col) shape.n_col = shape.n_dim;
-    if (shape.n_dim > shape.n_col) shape.n_dim = shape.n_col;
-    return shape;
+                           .score = make_score(options, session->engine->config.d_head)};
+}
+
+aq_score_shape aq_session_score(const aq_session *session, int layer) {
+    const aq_model_config *config = &session->engine->config;
+    if (!aq_model_windowed(config, layer)) return session->shape.score;
+    return (aq_score_shape){.n_col = config->d_head, .n_dim = config->d_head};
 }
 
 /* What a step exchanges must fit the messages of comm/coll.h. Asked here, where all ranks agree on
@@ -80,8 +88,9 @@ static aq_status open_dim_weight(aq_session *session) {
     const aq_model_config *config = &session->engine->config;
     aq_backend *be = session->engine->be;
     const int64_t n_row = (int64_t)config->n_layer * config->n_kv_head;
-    const int n_col = session->shape.n_col;
-    if (session->shape.n_dim == n_col || session->options.rank_by != AQ_RANK_ENERGY) return AQ_OK;
+    const int n_col = session->shape.score.n_col;
+    if (session->shape.score.n_dim == n_col || session->options.rank_by != AQ_RANK_ENERGY)
+        return AQ_OK;
     AQ_TRY(
         be->ops->alloc(be, (size_t)(n_row * n_col) * sizeof(float), (void **)&session->dim_weight));
     for (int64_t row = 0; row < n_row; row++)
@@ -91,19 +100,50 @@ static aq_status open_dim_weight(aq_session *session) {
     return AQ_OK;
 }
 
+static aq_status open_rope(aq_backend *be, const aq_rope_config *config, int n_rot,
+                           const float *divisors, aq_rope_table *out) {
+    const size_t n = (size_t)n_rot / 2;
+    AQ_TRY(be->ops->alloc(be, n * sizeof *out->inv_freq, (void **)&out->inv_freq));
+    if (n > 0) aq_model_rope(config, n_rot, divisors, out->inv_freq, &out->attn_factor);
+    return AQ_OK;
+}
+
+static aq_status open_ropes(aq_session *session) {
+    const aq_engine *engine = session->engine;
+    const aq_model_config *config = &engine->config;
+    const float *divisors =
+        aq_model_rope_divisors(config, &engine->weights, session->options.n_ctx);
+    AQ_TRY(open_rope(engine->be, &config->rope, config->n_rot, divisors, &session->rope));
+    if (!config->two_ropes) return AQ_OK;
+    return open_rope(engine->be, &config->rope_local, config->n_rot, NULL, &session->rope_local);
+}
+
+static aq_status open_cache(aq_session *session) {
+    const aq_model_config *config = &session->engine->config;
+    const aq_kv_view dense = {.key_dtype = session->options.key_dtype,
+                              .value_dtype = session->options.value_dtype,
+                              .n_kv_head = config->n_kv_head,
+                              .n_col = config->d_head,
+                              .d_head = config->d_head};
+    aq_kvcache_shape shape = {.full = dense,
+                              .windowed = dense,
+                              .n_layer = config->n_layer,
+                              .windowed_layers = config->windowed,
+                              .window = config->window,
+                              .n_step_max = session->shape.n_q_max,
+                              .n_ctx = session->options.n_ctx};
+    shape.full.n_col = session->shape.score.n_col;
+    return aq_kvcache_open(session->engine->be, &shape, &session->plan, &session->cache);
+}
+
 static aq_status open_local(aq_session *session) {
     aq_engine *engine = session->engine;
     AQ_TRY(check_options(engine, &session->options));
     session->shape = make_shape(session);
     AQ_TRY(check_messages(session));
-    const aq_kv_view view = {.key_dtype = session->options.key_dtype,
-                             .value_dtype = session->options.value_dtype,
-                             .n_kv_head = engine->config.n_kv_head,
-                             .n_col = session->shape.n_col,
-                             .d_head = engine->config.d_head};
-    AQ_TRY(aq_kvcache_open(engine->be, &view, engine->config.n_layer, &session->plan,
-                           session->options.n_ctx, &session->cache));
+    AQ_TRY(open_cache(session));
     AQ_TRY(aq_step_open(engine, &session->plan, &session->shape, &session->step));
+    AQ_TRY(open_ropes(session));
     AQ_TRY(open_dim_weight(session));
     return engine->be->ops->alloc(engine->be, (size_t)engine->config.d_model * sizeof(float),
                                   (void **)&session->hidden);
@@ -137,8 +177,10 @@ void aq_session_close(aq_session *session) {
     aq_coll_close(session->coll);
     aq_step_close(be, &session->step);
     aq_kvcache_close(&session->cache);
-    if (session->dim_weight) be->ops->release(be, session->dim_weight);
-    if (session->hidden) be->ops->release(be, session->hidden);
+    void *const blocks[] = {session->dim_weight, session->hidden, session->rope.inv_freq,
+                            session->rope_local.inv_freq};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
+        if (blocks[i]) be->ops->release(be, blocks[i]);
     free(session);
 }
 
@@ -164,15 +206,14 @@ int64_t aq_session_lap(int64_t *bucket_ns, int64_t since_ns) {
 }
 
 aq_session_stats aq_session_describe(const aq_session *session) {
-    const aq_kvcache *cache = &session->cache;
     const aq_plan *plan = &session->plan;
-    const int64_t n_tile = cache->n_layer * aq_plan_tiles(plan, plan->rank, session->n_tok);
-    const int64_t n_tile_max = cache->n_layer * cache->n_tile_max;
+    const aq_kv_bytes held = aq_kvcache_held(&session->cache, session->n_tok);
+    const aq_kv_bytes capacity = aq_kvcache_capacity(&session->cache);
     aq_session_stats stats = session->stats;
-    stats.key_bytes = n_tile * cache->key_bytes;
-    stats.value_bytes = n_tile * cache->value_bytes;
-    stats.key_capacity = n_tile_max * cache->key_bytes;
-    stats.value_capacity = n_tile_max * cache->value_bytes;
+    stats.key_bytes = held.keys;
+    stats.value_bytes = held.values;
+    stats.key_capacity = capacity.keys;
+    stats.value_capacity = capacity.values;
     stats.step_bytes = (int64_t)session->step.memory_bytes;
     stats.n_tok_owned = aq_plan_tokens(plan, plan->rank, session->n_tok);
     stats.sent_bytes = aq_coll_bytes_sent(session->coll);

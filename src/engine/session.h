@@ -9,6 +9,12 @@
 #include "src/engine/plan.h"
 #include "src/engine/step.h"
 
+/* Rotary frequencies and what cos and sin are multiplied with. */
+typedef struct {
+    float *inv_freq; /* [n_rot / 2] */
+    float attn_factor;
+} aq_rope_table;
+
 struct aq_session {
     aq_engine *engine; /* borrowed */
     aq_plan plan;
@@ -17,6 +23,7 @@ struct aq_session {
     aq_step_shape shape;
     aq_kvcache cache;
     aq_step step;
+    aq_rope_table rope, rope_local; /* of layers that see everything, and of windowed ones */
     float *dim_weight; /* [n_layer, n_kv_head, n_col] sigma when ranking by energy, else NULL */
     float *hidden;     /* [d_model] normed row of the last token, the same on every rank */
     int64_t n_tok;     /* tokens in the context */
@@ -33,6 +40,13 @@ typedef enum {
  * to the cache. Failures come from communication or the tap. Collective. */
 aq_status aq_layer_forward(aq_session *session, int layer, aq_attend_way way,
                            const aq_hooks *hooks);
+
+/* x += W_down act(...): the feed-forward of a layer, dense or experts, on rows input[n_tok,
+ * d_model], normed before it is added if the model does so. Local. */
+void aq_ffn_forward(aq_session *session, int layer, const float *input);
+
+/* What the scores of a layer are made of. Local. */
+aq_score_shape aq_session_score(const aq_session *session, int layer);
 
 /* step->mixed = attention of this rank's queries over the tiles of all ranks, merged in rank order.
  * Collective. */

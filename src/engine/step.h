@@ -6,42 +6,60 @@
 #include "src/engine/engine.h"
 #include "src/engine/plan.h"
 
+/* What the scores of a layer are made of. */
+typedef struct {
+    int n_col;     /* columns of a stored key */
+    int n_dim;     /* columns that decide; n_col if all do */
+    bool projects; /* queries and keys are projected */
+} aq_score_shape;
+
 /* Sizes that all buffers follow from. */
 typedef struct {
-    int64_t n_tok_max; /* tokens one rank computes at most */
-    int64_t n_q_max;   /* queries of all ranks at most */
-    int n_col;         /* columns of a stored key */
-    int n_dim;         /* columns that decide; n_col if all do */
-    bool projects;     /* queries and keys are projected */
+    int64_t n_tok_max;    /* tokens one rank computes at most */
+    int64_t n_q_max;      /* queries of all ranks at most */
+    aq_score_shape score; /* of layers that see everything; the others are dense */
 } aq_step_shape;
 
 typedef struct {
-    int64_t end; /* length of the context once this step is done */
+    int64_t begin, end; /* positions of the step's tokens, over all ranks */
 
     /* This rank's tokens. */
     int64_t n_tok;
-    int32_t *ids;  /* [n_tok] */
-    int64_t *pos;  /* [n_tok] */
-    int64_t *slot; /* [n_tok] in this rank's cache */
-    float *rope;   /* [n_tok, n_rot] cos and sin */
-    float *x;      /* [n_tok, d_model] residual stream */
-    float *norm;   /* [n_tok, d_model] */
-    float *q;      /* [n_tok, n_head, d_head] */
-    float *k;      /* [n_tok, n_kv_head, d_head] */
-    float *v;      /* [n_tok, n_kv_head, d_head] */
-    float *q_proj; /* [n_tok, n_head, n_col]; q itself without projection */
-    float *k_proj; /* [n_tok, n_kv_head, n_col]; k itself without projection */
-    int16_t *dims; /* [n_tok, n_head, n_dim] */
-    float *mixed;  /* [n_tok, n_head, d_head] attention's result */
-    float *gate;   /* [n_tok, d_ff] */
-    float *up;     /* [n_tok, d_ff] */
+    int32_t *ids;       /* [n_tok] */
+    int64_t *pos;       /* [n_tok] */
+    int64_t *slot;      /* [n_tok] in this rank's cache */
+    int64_t *ring_slot; /* [n_tok] in the rings of windowed layers */
+    int32_t *pos_row;   /* [n_tok] row of the table of learned positions */
+    float *rope;        /* [n_tok, n_rot] cos and sin */
+    float *rope_local;  /* the same for windowed layers; `rope` itself unless they differ */
+    float *x;           /* [n_tok, d_model] residual stream */
+    float *norm;        /* [n_tok, d_model] */
+    float *q;           /* [n_tok, n_head, d_head] */
+    float *k;           /* [n_tok, n_kv_head, d_head] */
+    float *v;           /* [n_tok, n_kv_head, d_head] */
+    float *q_proj;      /* [n_tok, n_head, n_col], if layers project */
+    float *k_proj;      /* [n_tok, n_kv_head, n_col], if layers project */
+    int16_t *dims;      /* [n_tok, n_head, n_dim] */
+    float *mixed;       /* [n_tok, n_head, d_head] attention's result */
+    float *out;         /* [n_tok, d_model] what is normed before it is added, if anything is */
+    float *gate;        /* [n_tok, d_ff or d_expert] */
+    float *up;          /* [n_tok, d_ff or d_expert] */
+
+    /* Experts, if the model has some. */
+    float *router;         /* [n_tok, n_expert] logits */
+    int32_t *expert_ids;   /* [n_tok, n_expert_used] */
+    float *expert_weights; /* [n_tok, n_expert_used] */
+    int32_t *row_index;    /* [n_tok] tokens of one expert */
+    float *row_scale;      /* [n_tok] what its result counts for in each */
+    float *rows_in;        /* [n_tok, d_model] */
+    float *rows_out;       /* [n_tok, d_model] */
 
     /* Queries of all ranks, packed in rank order, and what is exchanged for them. */
     int64_t n_q;
     int64_t *rank_tok; /* [n_rank] tokens each rank computes */
     int64_t *q_pos;    /* [n_q] */
-    float *q_all;      /* [n_q, n_head, n_col] */
-    int16_t *dims_all; /* [n_q, n_head, n_dim] */
+    float *q_all;      /* [n_q, n_head, columns]; with one rank there is none */
+    int16_t *dims_all; /* [n_q, n_head, n_dim]; with one rank there is none */
     float *part;       /* [n_q, n_head, d_head + 2] against this rank's shard */
     float *parts;      /* [n_rank, n_tok, n_head, d_head + 2] of this rank's queries */
     int64_t *send_bytes, *recv_bytes; /* [n_rank] */

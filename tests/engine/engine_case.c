@@ -45,6 +45,22 @@ void aq_case_ids(uint64_t seed, int64_t n, int32_t *ids) {
         ids[i] = (int32_t)(aq_rng_next(&rng) % AQ_TINY_MIN_VOCAB);
 }
 
+void aq_case_projection(const char *model, char path[AQ_CASE_PATH_BYTES]) {
+    static int n_made;
+    aq_comm *world = aq_test_world();
+    aq_projection p = {.pq = NULL};
+    aq_status status = AQ_OK;
+    memset(path, 0, AQ_CASE_PATH_BYTES);
+    if (aq_comm_rank(world) == 0) {
+        snprintf(path, AQ_CASE_PATH_BYTES, "%s/%d.aqua", aq_test_temp_dir(), n_made++);
+        status = aq_tiny_projection_make(model, 3, &p);
+        if (status == AQ_OK) status = aq_projection_write(path, &p);
+        aq_projection_free(&p);
+    }
+    aq_test_ok(aq_comm_agree(world, status));
+    aq_test_ok(aq_comm_bcast(world, path, AQ_CASE_PATH_BYTES, 0));
+}
+
 aq_engine *aq_case_engine(aq_comm *comm, const char *model, const char *projection) {
     const aq_engine_options options = {
         .model_path = model, .projection_path = projection, .n_thread = 2};

@@ -22,6 +22,9 @@ void aq_case_make(const aq_tiny_model *shape, const char *name, aq_case *out);
 /* The default shape; made once, then shared by all tests. */
 const aq_case *aq_case_default(void);
 
+/* A random projection for any model, in a fresh file. */
+void aq_case_projection(const char *model, char path[AQ_CASE_PATH_BYTES]);
+
 /* n ids of the tiny vocabulary; the same everywhere for the same seed. Local. */
 void aq_case_ids(uint64_t seed, int64_t n, int32_t *ids);
 

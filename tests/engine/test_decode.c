@@ -1,12 +1,17 @@
 /* A decoded token: no memory is asked for, one exchange a layer, and only the owner of the tile
- * keeps the key. That its logits are right: test_forward.c. */
+ * keeps the key; and every family decodes what it would have prefilled. */
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "src/engine/session.h"
 #include "tests/engine/engine_case.h"
+#include "tests/support/known_logits.h"
 #include "tests/support/malloc_count.h"
 #include "tests/support/mpi_world.h"
 #include "tests/support/suite.h"
+
+/* Of the range of the logits; both sides are fp32 with their own order of sums. */
+#define TOLERANCE 1e-5
 
 enum { N_STEP = 140, N_LAYER = 2 };
 
@@ -35,29 +40,42 @@ static int64_t count_decode(aq_session *session, float *logits, bool planted) {
     return n;
 }
 
-/* With one rank: MPI may allocate. Its own thread may do so at any time, so of three runs the
- * quietest counts: what a step allocates, it allocates in all three. */
-static void decode_allocates_nothing(void) {
-    aq_engine *engine = open_engine();
-    float *logits = aq_case_floats(aq_case_default()->shape.n_vocab);
-    for (int w = 0; w < 2 && engine && aq_comm_size(aq_test_world()) == 1; w++) {
-        aq_session *session = aq_case_session(engine, &ways[w]);
-        if (!session) break;
-        int64_t least = INT64_MAX, least_planted = INT64_MAX;
-        for (int run = 0; run < 3; run++) {
-            aq_session_reset(session);
-            const int64_t n = count_decode(session, logits, false);
-            least = n < least ? n : least;
-            aq_session_reset(session);
-            const int64_t n_planted = count_decode(session, logits, true);
-            least_planted = n_planted < least_planted ? n_planted : least_planted;
-        }
-        CU_ASSERT_EQUAL(least, 0);
-        CU_ASSERT_EQUAL(least_planted, 1);
-        aq_session_close(session);
+/* Of three runs the quietest counts: MPI's own thread may allocate at any time, but what a step
+ * allocates, it allocates in all three. */
+static void expect_no_allocation(aq_engine *engine, const aq_session_options *options) {
+    int64_t least = INT64_MAX, least_planted = INT64_MAX;
+    float *logits = aq_case_floats(aq_engine_describe(engine).n_vocab);
+    aq_session *session = aq_case_session(engine, options);
+    for (int run = 0; session && run < 3; run++) {
+        aq_session_reset(session);
+        const int64_t n = count_decode(session, logits, false);
+        least = n < least ? n : least;
+        aq_session_reset(session);
+        const int64_t n_planted = count_decode(session, logits, true);
+        least_planted = n_planted < least_planted ? n_planted : least_planted;
     }
+    CU_ASSERT_EQUAL(least, 0);
+    CU_ASSERT_EQUAL(least_planted, 1);
+    aq_session_close(session);
     free(logits);
+}
+
+/* With one rank: MPI may allocate. */
+static void decode_allocates_nothing(void) {
+    static const char *const families[] = {"mistral_swa", "gemma3", "olmoe", "opt", "gpt_neox"};
+    aq_engine *engine = open_engine();
+    if (aq_comm_size(aq_test_world()) == 1 && engine) {
+        expect_no_allocation(engine, &ways[0]);
+        expect_no_allocation(engine, &ways[1]);
+    }
     aq_engine_close(engine);
+    for (int i = 0; i < 5 && aq_comm_size(aq_test_world()) == 1; i++) {
+        char path[AQ_CASE_PATH_BYTES];
+        snprintf(path, sizeof path, "%s/hf/%s", aq_test_data_dir(), families[i]);
+        engine = aq_case_engine(aq_test_world(), path, NULL);
+        if (engine) expect_no_allocation(engine, &ways[0]);
+        aq_engine_close(engine);
+    }
 }
 
 /* Bytes by hand: in each layer H (d + 2) floats to each other rank. */
@@ -97,8 +115,73 @@ static void the_owner_keeps_the_token(void) {
     aq_engine_close(engine);
 }
 
+/* Logits [n, n_vocab] of the first n ids of a known model, token by token from the first on. */
+static float *decode_known(aq_session *session, aq_engine *engine, const aq_known *known,
+                           int64_t n) {
+    float *logits = aq_case_floats(n * known->n_vocab);
+    aq_case_decode(engine, session, known->ids, n, logits);
+    return logits;
+}
+
+/* Each family decodes what it would have prefilled; rings go round. */
+static void decode_agrees_with_prefill(void) {
+    for (int m = 0; m < AQ_KNOWN_MODELS; m++) {
+        aq_known k;
+        if (!aq_test_ok(aq_known_read(aq_known_models[m], &k))) continue;
+        aq_engine *engine = aq_case_engine(aq_test_world(), k.folder, NULL);
+        const int64_t n = engine && engine->config.window > 0 ? 260 : 80;
+        const aq_session_options one = aq_case_options(n, 1), all = aq_case_options(n, n);
+        aq_session *decoding = engine ? aq_case_session(engine, &one) : NULL;
+        aq_session *prefilling = engine ? aq_case_session(engine, &all) : NULL;
+        if (decoding && prefilling) {
+            float *a = decode_known(decoding, engine, &k, n);
+            float *b = aq_case_floats(n * k.n_vocab);
+            aq_case_prefill(engine, aq_test_world(), prefilling, k.ids, n, b);
+            const double apart = aq_case_distance_f32(a, b, n * k.n_vocab);
+            const double off = aq_known_distance(&k, a, n);
+            CU_ASSERT_TRUE(apart <= TOLERANCE && off <= TOLERANCE);
+            printf("  %s: %.1e from prefill, %.1e from transformers\n", k.name, apart, off);
+            free(a);
+            free(b);
+        }
+        aq_session_close(decoding);
+        aq_session_close(prefilling);
+        aq_engine_close(engine);
+        aq_known_free(&k);
+    }
+}
+
+/* Planted: every tile of a windowed layer at the same place. The second chunk's last tile then
+ * takes the place of one that its first queries see; with four ranks no rank has two such. */
+static void a_ring_too_small_is_rejected(void) {
+    enum { N_FIRST = 130, N_SECOND = 150, N_ALL = N_FIRST + N_SECOND };
+    aq_known k;
+    if (!aq_test_ok(aq_known_read("mistral_swa", &k))) return;
+    aq_engine *engine = aq_case_engine(aq_test_world(), k.folder, NULL);
+    const aq_session_options options = aq_case_options(N_ALL, N_SECOND);
+    aq_session *session = engine ? aq_case_session(engine, &options) : NULL;
+    float *logits = aq_case_floats(N_ALL * k.n_vocab);
+    for (int planted = 0; session && planted < 2; planted++) {
+        for (int64_t j = 0; j < session->cache.n_tile && planted; j++)
+            session->cache.tile_at[j] = 0;
+        aq_session_reset(session);
+        aq_case_prefill(engine, aq_test_world(), session, k.ids, N_FIRST, logits);
+        aq_case_prefill(engine, aq_test_world(), session, k.ids + N_FIRST, N_SECOND,
+                        logits + N_FIRST * k.n_vocab);
+        const double off = aq_known_distance(&k, logits, N_ALL);
+        if (!planted) CU_ASSERT_TRUE(off <= TOLERANCE);
+        if (planted && session->plan.n_rank < 4) CU_ASSERT_TRUE(off > 10 * TOLERANCE);
+    }
+    free(logits);
+    aq_session_close(session);
+    aq_engine_close(engine);
+    aq_known_free(&k);
+}
+
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "decode allocates nothing", decode_allocates_nothing);
     CU_add_test(suite, "a token costs one exchange a layer", a_token_costs_one_exchange_a_layer);
+    CU_add_test(suite, "decode agrees with prefill", decode_agrees_with_prefill);
+    CU_add_test(suite, "a ring too small is rejected", a_ring_too_small_is_rejected);
     CU_add_test(suite, "the owner keeps the token", the_owner_keeps_the_token);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "tests/engine/engine_case.h"
+#include "tests/support/known_logits.h"
 #include "tests/support/mpi_world.h"
 #include "tests/support/suite.h"
 #include "tests/support/tiny_projection.h"
@@ -101,6 +102,57 @@ static void scaling_stretches_the_context(void) {
     }
 }
 
+/* Llama 3's divisors are part of its frequencies, in both file formats: another scaling adds to
+ * them, and none leaves them and the context alone. */
+static void divisors_stay(void) {
+    aq_known k;
+    int64_t n_ctx[2] = {0, 0};
+    if (!aq_test_ok(aq_known_read("llama3_rope", &k))) return;
+    for (int i = 0; i < 4; i++) {
+        const aq_engine_options options = {.model_path = i % 2 ? k.gguf : k.folder,
+                                           .n_thread = 1,
+                                           .rope_scaling =
+                                               i < 2 ? AQ_SCALING_NONE : AQ_SCALING_LINEAR,
+                                           .rope_scale = i < 2 ? 0 : 2};
+        aq_engine *engine = NULL;
+        if (aq_test_ok(aq_engine_open(&options, aq_test_world(), &engine)))
+            n_ctx[i % 2] = aq_engine_describe(engine).n_ctx_model;
+        CU_ASSERT_TRUE(i % 2 == 0 || n_ctx[0] == n_ctx[1]);
+        aq_engine_close(engine);
+    }
+    aq_known_free(&k);
+}
+
+/* Learned positions end with their table: nothing can stretch them. */
+static void learned_positions_do_not_stretch(void) {
+    static const char *const names[] = {"opt", "gpt2"};
+    for (int i = 0; i < 2; i++) {
+        aq_known k;
+        if (!aq_test_ok(aq_known_read(names[i], &k))) continue;
+        const aq_engine_options good = {.model_path = k.folder, .n_thread = 1};
+        aq_engine_options bad = good;
+        bad.rope_freq_base = 20000;
+        refuses(&bad, AQ_ERR_USAGE, "positions are learned");
+        bad = good;
+        bad.rope_scaling = AQ_SCALING_LINEAR;
+        bad.rope_scale = 4;
+        refuses(&bad, AQ_ERR_USAGE, "positions are learned");
+        bad = good;
+        bad.rope_scaling = AQ_SCALING_NONE;
+        refuses(&bad, AQ_ERR_USAGE, "positions are learned");
+        aq_engine *engine = NULL;
+        if (aq_test_ok(aq_engine_open(&good, aq_test_world(), &engine))) {
+            const aq_session_options options =
+                aq_case_options(aq_engine_describe(engine).n_ctx_model + 1, 10);
+            aq_session *session = NULL;
+            aq_test_fails(aq_session_open(engine, &options, &session), AQ_ERR_LIMIT,
+                          "the model was made for");
+        }
+        aq_engine_close(engine);
+        aq_known_free(&k);
+    }
+}
+
 /* A file that only the last rank misses: it is named on all, with the rank. */
 static void one_rank_without_the_file_stops_all(void) {
     aq_engine_options options = {.model_path = aq_case_default()->model, .n_thread = 1};
@@ -153,6 +205,8 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "facts are told", facts_are_told);
     CU_add_test(suite, "bad rope options are refused", bad_rope_options_are_refused);
     CU_add_test(suite, "scaling stretches the context", scaling_stretches_the_context);
+    CU_add_test(suite, "divisors stay", divisors_stay);
+    CU_add_test(suite, "learned positions do not stretch", learned_positions_do_not_stretch);
     CU_add_test(suite, "one rank without the file stops all", one_rank_without_the_file_stops_all);
     CU_add_test(suite, "ranks with different files are refused",
                 ranks_with_different_files_are_refused);

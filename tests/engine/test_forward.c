@@ -13,10 +13,12 @@
  * is 2^-7 / sqrt(64) = 1e-3 of the row; four of them meet in one token at most. Wrong formulas
  * differ by more than 6e-3. How numbers are rounded is for test_kv_append, which wants the very
  * bits. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/engine/engine.h"
 #include "tests/engine/engine_case.h"
 #include "tests/support/mpi_world.h"
 #include "tests/support/oracle_model.h"
@@ -25,9 +27,9 @@
 #define TOLERANCE      2.5e-5
 #define BF16_TOLERANCE 4e-3
 #define N_TOK          200
-#define N_BUG_TOK      70 /* a tile and a bit */
+#define N_BUG_TOK      70  /* a tile and a bit */
+#define N_FAMILY_TOK   150 /* three tiles: a ring of two goes round */
 
-static aq_oracle_model *oracle;
 static aq_projection projection;
 
 /* How a run makes scores, for the engine and for the oracle, each in its own terms. */
@@ -57,22 +59,24 @@ static const way ways[] = {
 
 static const int n_way = sizeof ways / sizeof ways[0];
 
-static bool open_oracle(void) {
+/* The default model with its projection, for the engine and for the oracle; NULL if it fails. */
+static aq_engine *open_default(void) {
     const aq_case *c = aq_case_default();
-    if (oracle) return true;
-    return aq_test_ok(aq_projection_read(c->projection, &projection)) &&
-           aq_test_ok(aq_oracle_model_open(c->model, &c->shape, &oracle));
+    if (!projection.pq && !aq_test_ok(aq_projection_read(c->projection, &projection))) return NULL;
+    return aq_case_engine(aq_test_world(), c->model, c->projection);
 }
 
 /* The oracle's logits [n, n_vocab], to be freed. Rank 0 makes them for all. */
-static double *expected(const way *w, aq_oracle_bug bug, const int32_t *ids, int64_t n) {
-    const int64_t n_number = n * aq_case_default()->shape.n_vocab;
+static double *expected(const aq_engine *engine, const way *w, aq_oracle_bug bug,
+                        const int32_t *ids, int64_t n) {
+    const int64_t n_number = n * engine->config.n_vocab;
     double *logits = aq_case_doubles(n_number);
     aq_oracle_attention attention = w->oracle;
     attention.bug = bug;
     attention.projection = w->engine.attn == AQ_ATTN_AQUA ? &projection : NULL;
     if (aq_comm_rank(aq_test_world()) == 0) {
-        const double narrowest = aq_oracle_model_logits(oracle, &attention, ids, n, logits);
+        const double narrowest =
+            aq_oracle_logits(&engine->config, &engine->weights, &attention, ids, n, logits);
         /* Else fp32 may well choose another column and be right. */
         CU_ASSERT_TRUE(narrowest > 1e-5 || bug != AQ_ORACLE_RIGHT);
     }
@@ -83,7 +87,7 @@ static double *expected(const way *w, aq_oracle_bug bug, const int32_t *ids, int
 /* The engine's logits [n, n_vocab] with n_prefill tokens by prefill and the rest by decode. */
 static float *computed(aq_engine *engine, aq_comm *comm, const way *w, const int32_t *ids,
                        int64_t n, int64_t n_batch, int64_t n_prefill) {
-    const int64_t n_vocab = aq_case_default()->shape.n_vocab;
+    const int64_t n_vocab = engine->config.n_vocab;
     float *logits = aq_case_floats(n * n_vocab);
     aq_session_options options = w->engine;
     options.n_ctx = n;
@@ -100,10 +104,10 @@ static float *computed(aq_engine *engine, aq_comm *comm, const way *w, const int
 static void compare(aq_engine *engine, const way *w, int64_t n, int64_t n_batch,
                     int64_t n_prefill) {
     const double tolerance = w->oracle.bf16 ? BF16_TOLERANCE : TOLERANCE;
-    const int64_t n_number = n * aq_case_default()->shape.n_vocab;
+    const int64_t n_number = n * engine->config.n_vocab;
     int32_t ids[N_TOK];
     aq_case_ids(3, n, ids);
-    double *right = expected(w, AQ_ORACLE_RIGHT, ids, n);
+    double *right = expected(engine, w, AQ_ORACLE_RIGHT, ids, n);
     float *logits = computed(engine, aq_test_world(), w, ids, n, n_batch, n_prefill);
     const double distance = aq_case_distance(logits, right, n_number);
     CU_ASSERT_TRUE(distance <= tolerance);
@@ -114,9 +118,8 @@ static void compare(aq_engine *engine, const way *w, int64_t n, int64_t n_batch,
 }
 
 static void each_way_agrees(void) {
-    const aq_case *c = aq_case_default();
-    aq_engine *engine = aq_case_engine(aq_test_world(), c->model, c->projection);
-    if (!engine || !open_oracle()) return;
+    aq_engine *engine = open_default();
+    if (!engine) return;
     for (int i = 0; i < n_way; i++)
         compare(engine, &ways[i], N_TOK, 128, 150);
     aq_engine_close(engine);
@@ -125,9 +128,8 @@ static void each_way_agrees(void) {
 /* Around the edges of tiles and chunks, with fewer tiles than ranks, with chunks of odd lengths. */
 static void each_length_agrees(void) {
     static const int lengths[] = {1, 2, 63, 64, 65, 129};
-    const aq_case *c = aq_case_default();
-    aq_engine *engine = aq_case_engine(aq_test_world(), c->model, c->projection);
-    if (!engine || !open_oracle()) return;
+    aq_engine *engine = open_default();
+    if (!engine) return;
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         compare(engine, &dense, lengths[i], 0, lengths[i]);
         compare(engine, &dense, lengths[i], 50, (lengths[i] + 1) / 2);
@@ -145,7 +147,7 @@ static void rejects(aq_engine *engine, const way *w, int first, int last) {
     aq_case_ids(3, N_BUG_TOK, ids);
     float *logits = computed(engine, aq_test_world(), w, ids, N_BUG_TOK, 0, N_BUG_TOK);
     for (int bug = first; bug < last; bug++) {
-        double *wrong = expected(w, (aq_oracle_bug)bug, ids, N_BUG_TOK);
+        double *wrong = expected(engine, w, (aq_oracle_bug)bug, ids, N_BUG_TOK);
         const double distance = aq_case_distance(logits, wrong, n_number);
         CU_ASSERT_TRUE(distance > 40 * TOLERANCE);
         printf("  %s, bug %d: %.1e\n", w->name, bug, distance);
@@ -158,7 +160,6 @@ static void rejects(aq_engine *engine, const way *w, int first, int last) {
 static void another_shape_agrees(void) {
     aq_case c;
     int32_t ids[N_TOK];
-    aq_oracle_model *other = NULL;
     aq_tiny_model shape = aq_tiny_model_default();
     shape.n_head = 8;
     shape.n_layer = 3;
@@ -171,10 +172,9 @@ static void another_shape_agrees(void) {
     aq_case_make(&shape, "other", &c);
     aq_engine *engine = aq_case_engine(aq_test_world(), c.model, c.projection);
     aq_case_ids(9, N_TOK, ids);
-    if (engine && aq_test_ok(aq_oracle_model_open(c.model, &shape, &other))) {
+    if (engine) {
         const int64_t n_number = (int64_t)N_TOK * shape.n_vocab;
-        double *right = aq_case_doubles(n_number);
-        aq_oracle_model_logits(other, &dense.oracle, ids, N_TOK, right);
+        double *right = expected(engine, &dense, AQ_ORACLE_RIGHT, ids, N_TOK);
         float *logits = computed(engine, aq_test_world(), &dense, ids, N_TOK, 100, 160);
         const double distance = aq_case_distance(logits, right, n_number);
         CU_ASSERT_TRUE(distance <= TOLERANCE);
@@ -182,18 +182,115 @@ static void another_shape_agrees(void) {
         free(right);
         free(logits);
     }
-    aq_oracle_model_close(other);
     aq_engine_close(engine);
 }
 
 static void planted_bugs_are_rejected(void) {
-    const aq_case *c = aq_case_default();
-    aq_engine *engine = aq_case_engine(aq_test_world(), c->model, c->projection);
-    if (!engine || !open_oracle()) return;
-    rejects(engine, &dense, AQ_ORACLE_RIGHT + 1, AQ_ORACLE_DENSE_BUGS);
-    rejects(engine, &ways[3], AQ_ORACLE_DENSE_BUGS + 1, AQ_ORACLE_ALL_BUGS);
-    rejects(engine, &ways[4], AQ_ORACLE_DENSE_BUGS + 1, AQ_ORACLE_ALL_BUGS);
+    aq_engine *engine = open_default();
+    if (!engine) return;
+    rejects(engine, &dense, AQ_ORACLE_RIGHT + 1, AQ_ORACLE_LLAMA_BUGS);
+    rejects(engine, &ways[3], AQ_ORACLE_FAMILY_BUGS + 1, AQ_ORACLE_ALL_BUGS);
+    rejects(engine, &ways[4], AQ_ORACLE_FAMILY_BUGS + 1, AQ_ORACLE_ALL_BUGS);
     rejects(engine, &ways[5], AQ_ORACLE_SWAPPED, AQ_ORACLE_ALL_BUGS);
+    aq_engine_close(engine);
+}
+
+/* What each family adds to llama, and the mistakes that its model must tell apart. */
+typedef struct {
+    const char *model;
+    aq_oracle_bug bugs[8];
+} family;
+
+static const family families[] = {
+    {"mistral_swa", {AQ_ORACLE_WIDE, AQ_ORACLE_NARROW, AQ_ORACLE_RING}},
+    {"gemma3",
+     {AQ_ORACLE_WIDE, AQ_ORACLE_NARROW, AQ_ORACLE_RING, AQ_ORACLE_ROPE_LOCAL, AQ_ORACLE_POST_NORM,
+      AQ_ORACLE_HEAD_NORM, AQ_ORACLE_EMBED, AQ_ORACLE_SCALE}},
+    {"mixtral", {AQ_ORACLE_SHARES, AQ_ORACLE_GATE}},
+    {"olmoe", {AQ_ORACLE_SHARES, AQ_ORACLE_HEAD_NORM}},
+    {"qwen3_moe", {AQ_ORACLE_SHARES, AQ_ORACLE_HEAD_NORM}},
+    {"gpt_neox", {AQ_ORACLE_SERIAL, AQ_ORACLE_BIAS, AQ_ORACLE_NORM}},
+    {"opt", {AQ_ORACLE_POSITION, AQ_ORACLE_BIAS, AQ_ORACLE_NORM}},
+    {"olmo2", {AQ_ORACLE_POST_NORM, AQ_ORACLE_HEAD_NORM}},
+};
+
+/* By prefill in short steps, so that rings go round, then by decode. */
+static void check_family(aq_engine *engine, const way *w, const family *f) {
+    const aq_model_config *config = &engine->config;
+    /* As above, for this model's layers and widths. */
+    const double tolerance = TOLERANCE * sqrt(config->n_layer / 2.0 * 160 / 128);
+    int32_t ids[N_FAMILY_TOK];
+    aq_case_ids(3, N_FAMILY_TOK, ids);
+    for (int i = 0; i < N_FAMILY_TOK; i++)
+        ids[i] %= config->n_vocab;
+    float *logits = computed(engine, aq_test_world(), w, ids, N_FAMILY_TOK, 13, 120);
+    double *right = expected(engine, w, AQ_ORACLE_RIGHT, ids, N_FAMILY_TOK);
+    const double distance =
+        aq_case_distance(logits, right, (int64_t)N_FAMILY_TOK * config->n_vocab);
+    CU_ASSERT_TRUE(distance <= tolerance);
+    printf("  %s, %s: %.1e of %.1e\n", f->model, w->name, distance, tolerance);
+    free(right);
+    for (int i = 0; i < 8 && f->bugs[i] != AQ_ORACLE_RIGHT; i++) {
+        double *wrong = expected(engine, w, f->bugs[i], ids, N_BUG_TOK);
+        const double off = aq_case_distance(logits, wrong, (int64_t)N_BUG_TOK * config->n_vocab);
+        CU_ASSERT_TRUE(off > 10 * tolerance);
+        printf("  %s, %s, bug %d: %.1e\n", f->model, w->name, f->bugs[i], off);
+        free(wrong);
+    }
+    free(logits);
+}
+
+static void each_family_agrees(void) {
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
+        char path[AQ_CASE_PATH_BYTES];
+        snprintf(path, sizeof path, "%s/hf/%s", aq_test_data_dir(), families[i].model);
+        aq_engine *engine = aq_case_engine(aq_test_world(), path, NULL);
+        if (engine) check_family(engine, &dense, &families[i]);
+        aq_engine_close(engine);
+    }
+}
+
+/* Windows at the edges of tiles, wider than a step and narrower, and wider than the context. */
+static void each_window_agrees(void) {
+    static const int64_t windows[] = {1, 2, 63, 64, 65, 128, 129, 400};
+    static const int64_t batches[] = {5, 64, 100, 3, 65, 1, 70, 40};
+    char path[AQ_CASE_PATH_BYTES];
+    int32_t ids[N_TOK];
+    snprintf(path, sizeof path, "%s/hf/mistral_swa", aq_test_data_dir());
+    aq_engine *engine = aq_case_engine(aq_test_world(), path, NULL);
+    aq_case_ids(3, N_TOK, ids);
+    for (int i = 0; i < N_TOK && engine; i++)
+        ids[i] %= engine->config.n_vocab;
+    for (int i = 0; i < 8 && engine; i++) {
+        engine->config.window = windows[i]; /* the oracle reads it too */
+        double *right = expected(engine, &dense, AQ_ORACLE_RIGHT, ids, N_TOK);
+        float *logits = computed(engine, aq_test_world(), &dense, ids, N_TOK, batches[i], 190);
+        const double distance =
+            aq_case_distance(logits, right, (int64_t)N_TOK * engine->config.n_vocab);
+        CU_ASSERT_TRUE(distance <= TOLERANCE);
+        printf("  window %d, batch %d: %.1e\n", (int)windows[i], (int)batches[i], distance);
+        free(right);
+        free(logits);
+    }
+    aq_engine_close(engine);
+}
+
+/* Aqua in the one layer that sees everything, dense attention over rings in the six others. */
+static void aqua_leaves_windows_dense(void) {
+    static const way half = {
+        "energy", {AQUA(1, .5, AQ_RANK_ENERGY)}, {NULL, 32, 16, AQ_ORACLE_ENERGY, 0, 0}};
+    static const family gemma3 = {
+        "gemma3", {AQ_ORACLE_SWAPPED, AQ_ORACLE_OTHER_RANK, AQ_ORACLE_SAME_DIMS, AQ_ORACLE_RING}};
+    const aq_projection other = projection;
+    char path[AQ_CASE_PATH_BYTES], own[AQ_CASE_PATH_BYTES];
+    snprintf(path, sizeof path, "%s/hf/%s", aq_test_data_dir(), gemma3.model);
+    aq_case_projection(path, own);
+    aq_engine *engine = aq_case_engine(aq_test_world(), path, own);
+    if (engine) {
+        projection = engine->projection;
+        check_family(engine, &half, &gemma3);
+    }
+    projection = other;
     aq_engine_close(engine);
 }
 
@@ -227,5 +324,8 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "each length agrees with the oracle", each_length_agrees);
     CU_add_test(suite, "another shape agrees with the oracle", another_shape_agrees);
     CU_add_test(suite, "planted bugs are rejected", planted_bugs_are_rejected);
+    CU_add_test(suite, "each family agrees with the oracle", each_family_agrees);
+    CU_add_test(suite, "each window agrees with the oracle", each_window_agrees);
+    CU_add_test(suite, "aqua leaves windows dense", aqua_leaves_windows_dense);
     CU_add_test(suite, "many ranks agree with one", ranks_agree_with_one);
 }

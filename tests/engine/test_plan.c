@@ -114,6 +114,23 @@ static void the_most_a_rank_owns_is_enough(void) {
         }
 }
 
+/* The most tiles of consecutive positions, over all places where they can begin: exact. */
+static void the_most_tiles_are_counted(void) {
+    for (int n_rank = 1; n_rank <= MAX_RANK; n_rank++)
+        for (int64_t n_tok = 1; n_tok <= 700; n_tok += n_tok < 200 ? 1 : 37) {
+            const aq_plan plan = {n_rank, 0};
+            int64_t most = 0;
+            for (int64_t begin = 0; begin < AQ_TILE; begin++) {
+                int64_t n_tile[MAX_RANK] = {0};
+                for (int64_t pos = begin; pos < begin + n_tok; pos++)
+                    n_tile[owner_of(n_rank, pos)] += pos == begin || pos % 64 == 0;
+                for (int r = 0; r < n_rank; r++)
+                    most = n_tile[r] > most ? n_tile[r] : most;
+            }
+            CU_ASSERT_EQUAL(aq_plan_most_tiles(&plan, n_tok), most);
+        }
+}
+
 /* A cluster's text on many ranks: within a tile of an even share. */
 static void long_texts_are_divided_evenly(void) {
     const int64_t n_tok = ((int64_t)1 << 40) + 17;
@@ -134,5 +151,6 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "counts agree with counting", counts_agree_with_counting);
     CU_add_test(suite, "lists agree with owners", lists_agree_with_owners);
     CU_add_test(suite, "the most a rank owns is enough", the_most_a_rank_owns_is_enough);
+    CU_add_test(suite, "the most tiles are counted", the_most_tiles_are_counted);
     CU_add_test(suite, "long texts are divided evenly", long_texts_are_divided_evenly);
 }

@@ -1,201 +1,184 @@
 /* Prefill and greedy decode against Hugging Face transformers in fp32, on models with known logits
- * (tests/data/hf/README.md): rotary variants, grouped heads, an odd head width. And what a program
- * may watch while it runs. */
-#include <float.h>
-#include <math.h>
+ * (tests/data/hf/README.md): one or more of each family. And what a program may watch while it
+ * runs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/base/file.h"
-#include "src/model/npy.h"
-#include "src/model/projection_file.h"
+#include "src/engine/engine.h"
 #include "tests/engine/engine_case.h"
+#include "tests/support/known_logits.h"
 #include "tests/support/mpi_world.h"
 #include "tests/support/suite.h"
-#include "tests/support/tiny_projection.h"
 
 /* Of the range of the logits. Both sides are fp32 with their own order of sums. */
 #define TOLERANCE 1e-5
+#define N_GGUF    5 /* known models that are there as GGUF files too */
 
-static const char *const models[] = {"llama", "llama3_rope", "llama_linear", "llama_yarn",
-                                     "llama_mha_hd24"};
-#define N_MODEL ((int)(sizeof models / sizeof models[0]))
-
-enum { N_VOCAB = 256, N_FIRST = 40 };
-
-/* What transformers said about one model. */
 typedef struct {
-    char model[AQ_CASE_PATH_BYTES];
-    int32_t *ids, *positions, *greedy;
-    int64_t n_id, n_position, n_greedy;
-    float *logits; /* [n_position, N_VOCAB] */
-} known;
+    aq_known known;
+    aq_engine *engine;
+} subject;
 
-static char *data_path(const char *folder, const char *name, char path[AQ_CASE_PATH_BYTES]) {
-    snprintf(path, AQ_CASE_PATH_BYTES, "%s/hf/%s/%s", aq_test_data_dir(), folder, name);
-    return path;
+/* A known model, from its GGUF file or from its folder. False if there is no such file. */
+static bool open_subject(const char *name, bool gguf, const char *projection, subject *s) {
+    *s = (subject){.engine = NULL};
+    if (!aq_test_ok(aq_known_read(name, &s->known))) return false;
+    if (gguf && s->known.gguf[0] == '\0') return false;
+    s->engine = aq_case_engine(aq_test_world(), gguf ? s->known.gguf : s->known.folder, projection);
+    return s->engine != NULL;
 }
 
-static aq_status read_known(const char *folder, known *k) {
-    char path[AQ_CASE_PATH_BYTES], *data = NULL;
-    size_t bytes = 0;
-    *k = (known){.n_id = 0};
-    data_path(folder, "model.gguf", k->model);
-    AQ_TRY(aq_npy_read_ids(data_path(folder, "ids.npy", path), &k->ids, &k->n_id));
-    AQ_TRY(
-        aq_npy_read_ids(data_path(folder, "positions.npy", path), &k->positions, &k->n_position));
-    AQ_TRY(aq_npy_read_ids(data_path(folder, "greedy_from40.npy", path), &k->greedy, &k->n_greedy));
-    AQ_TRY(aq_file_read(data_path(folder, "logits.npy", path), &data, &bytes));
-    const size_t n = (size_t)k->n_position * N_VOCAB;
-    if (bytes != AQ_NPY_HEADER_BYTES + n * sizeof(float) || !strstr(data + 10, "'<f4'")) {
-        free(data);
-        return aq_fail(AQ_ERR_FORMAT, "%s: not %d x %d fp32", path, (int)k->n_position, N_VOCAB);
-    }
-    k->logits = aq_case_floats((int64_t)n);
-    memcpy(k->logits, data + AQ_NPY_HEADER_BYTES, n * sizeof(float));
-    free(data);
-    return AQ_OK;
+static void close_subject(subject *s) {
+    aq_engine_close(s->engine);
+    aq_known_free(&s->known);
 }
 
-static void free_known(known *k) {
-    free(k->ids);
-    free(k->positions);
-    free(k->greedy);
-    free(k->logits);
-}
-
-/* Largest difference at the known positions, as a fraction of the range of the known logits. */
-static double distance_to(const known *k, const float *logits) {
-    double most = 0, low = INFINITY, high = -INFINITY;
-    for (int64_t i = 0; i < k->n_position; i++)
-        for (int j = 0; j < N_VOCAB; j++) {
-            const double ref = (double)k->logits[i * N_VOCAB + j];
-            const double apart = fabs((double)logits[k->positions[i] * N_VOCAB + j] - ref);
-            most = fmax(most, isnan(apart) ? INFINITY : apart);
-            low = fmin(low, ref);
-            high = fmax(high, ref);
-        }
-    return most / (high - low);
-}
-
-/* Logits [n_id, N_VOCAB] of all ids, to be freed. */
-static float *prefill_all(aq_engine *engine, const aq_session_options *options, const known *k) {
-    float *logits = aq_case_floats(k->n_id * N_VOCAB);
-    aq_session *session = aq_case_session(engine, options);
-    if (session) aq_case_prefill(engine, aq_test_world(), session, k->ids, k->n_id, logits);
+/* Logits [n, n_vocab] of the first n ids, to be freed. */
+static float *prefill(const subject *s, const aq_session_options *options, int64_t n) {
+    float *logits = aq_case_floats(n * s->known.n_vocab);
+    aq_session *session = aq_case_session(s->engine, options);
+    if (session) aq_case_prefill(s->engine, aq_test_world(), session, s->known.ids, n, logits);
     aq_session_close(session);
     return logits;
 }
 
-static int32_t best_of(const float *logits) {
+/* How far off all known logits are. */
+static double distance(const subject *s, const aq_session_options *options) {
+    float *logits = prefill(s, options, s->known.n_id);
+    const double found = aq_known_distance(&s->known, logits, s->known.n_id);
+    free(logits);
+    return found;
+}
+
+static int32_t best_of(const float *logits, int64_t n_vocab) {
     int32_t best = 0;
-    for (int32_t id = 1; id < N_VOCAB; id++)
+    for (int32_t id = 1; id < n_vocab; id++)
         if (logits[id] > logits[best]) best = id;
     return best;
 }
 
-static void check_greedy(aq_engine *engine, const aq_session_options *options, const known *k) {
-    float logits[N_VOCAB];
-    aq_session *session = aq_case_session(engine, options);
-    if (!session) return;
-    aq_test_ok(aq_session_prefill(session, k->ids, N_FIRST, NULL));
-    for (int64_t i = 0; i < k->n_greedy; i++) {
+static void check_greedy(const subject *s, const aq_session_options *options) {
+    const aq_known *k = &s->known;
+    float *logits = aq_case_floats(k->n_vocab);
+    aq_session *session = aq_case_session(s->engine, options);
+    if (session) aq_test_ok(aq_session_prefill(session, k->ids, AQ_KNOWN_FIRST, NULL));
+    for (int64_t i = 0; session && i < k->n_greedy; i++) {
         aq_test_ok(aq_session_logits(session, logits));
-        CU_ASSERT_EQUAL(best_of(logits), k->greedy[i]);
+        CU_ASSERT_EQUAL(best_of(logits, k->n_vocab), k->greedy[i]);
         aq_test_ok(aq_session_decode(session, k->greedy[i]));
     }
     aq_session_close(session);
+    free(logits);
 }
 
+/* Every family, from every file format there is. */
 static void dense_agrees_with_transformers(void) {
-    for (int m = 0; m < N_MODEL; m++) {
-        known k;
-        if (!aq_test_ok(read_known(models[m], &k))) continue;
-        const aq_session_options options = aq_case_options(k.n_id, 100);
-        aq_engine *engine = aq_case_engine(aq_test_world(), k.model, NULL);
-        if (engine) {
-            float *logits = prefill_all(engine, &options, &k);
-            const double distance = distance_to(&k, logits);
-            CU_ASSERT_TRUE(distance <= TOLERANCE);
-            printf("  %s: %.1e of the range\n", models[m], distance);
-            check_greedy(engine, &options, &k);
-            free(logits);
+    int n = 0;
+    aq_known_expect_all();
+    for (int m = 0; m < 2 * AQ_KNOWN_MODELS; m++) {
+        const bool gguf = m >= AQ_KNOWN_MODELS;
+        subject s;
+        if (open_subject(aq_known_models[m % AQ_KNOWN_MODELS], gguf, NULL, &s)) {
+            const aq_session_options options = aq_case_options(s.known.n_id, 100);
+            const double found = distance(&s, &options);
+            CU_ASSERT_TRUE(found <= TOLERANCE);
+            printf("  %s%s: %.1e of the range\n", s.known.name, gguf ? ".gguf" : "", found);
+            check_greedy(&s, &options);
+            n++;
         }
-        aq_engine_close(engine);
-        free_known(&k);
+        close_subject(&s);
+    }
+    CU_ASSERT_EQUAL(n, AQ_KNOWN_MODELS + N_GGUF);
+}
+
+/* In steps much shorter than a window, so that the rings are small and go round several times. */
+static void small_steps_agree_with_transformers(void) {
+    static const char *const names[] = {"mistral_swa", "gemma3", "olmoe", "opt", "gpt_neox"};
+    static const int64_t batches[] = {13, 64};
+    for (int m = 0; m < 5; m++) {
+        const int n_batch = m < 2 ? 2 : 1;
+        subject s;
+        if (open_subject(names[m], false, NULL, &s))
+            for (int i = 0; i < n_batch; i++) {
+                const aq_session_options options = aq_case_options(s.known.n_id, batches[i]);
+                const double found = distance(&s, &options);
+                CU_ASSERT_TRUE(found <= TOLERANCE);
+                printf("  %s in steps of %d: %.1e of the range\n", names[m], (int)batches[i],
+                       found);
+            }
+        close_subject(&s);
+    }
+}
+
+/* A window one token off in the engine is told apart by the known logits. */
+static void another_window_is_rejected(void) {
+    static const char *const names[] = {"mistral_swa", "gemma3"};
+    for (int i = 0; i < 4; i++) {
+        subject s;
+        if (open_subject(names[i / 2], false, NULL, &s)) {
+            const aq_session_options options = aq_case_options(s.known.n_id, 13);
+            s.engine->config.window += i % 2 ? 1 : -1;
+            CU_ASSERT_TRUE(distance(&s, &options) > 10 * TOLERANCE);
+        }
+        close_subject(&s);
     }
 }
 
 /* Each model's rope without its scaling, or with another base, is told apart. */
 static void another_rope_is_rejected(void) {
-    for (int m = 0; m < N_MODEL; m++) {
-        known k;
-        if (!aq_test_ok(read_known(models[m], &k))) continue;
-        const bool scaled = strstr(models[m], "linear") || strstr(models[m], "yarn");
-        const aq_engine_options wrong = {.model_path = k.model,
+    for (int m = 0; m < AQ_KNOWN_MODELS; m++) {
+        const char *name = aq_known_models[m];
+        const bool scaled = strstr(name, "linear") || strstr(name, "yarn");
+        subject s = {.engine = NULL};
+        if (!strstr(name, "llama") || !aq_test_ok(aq_known_read(name, &s.known))) continue;
+        const aq_engine_options wrong = {.model_path = s.known.gguf,
                                          .n_thread = 1,
                                          .rope_scaling =
                                              scaled ? AQ_SCALING_NONE : AQ_SCALING_MODEL,
                                          .rope_freq_base = scaled ? 0 : 10100};
-        aq_engine *engine = NULL;
-        if (aq_test_ok(aq_engine_open(&wrong, aq_test_world(), &engine))) {
-            int64_t n_ctx = aq_engine_describe(engine).n_ctx_model;
-            if (n_ctx < k.n_id) k.n_id = n_ctx; /* without yarn, as far as the model goes */
-            while (k.positions[k.n_position - 1] >= k.n_id)
-                k.n_position--;
-            const aq_session_options options = aq_case_options(k.n_id, 0);
-            float *logits = prefill_all(engine, &options, &k);
-            const double distance = distance_to(&k, logits);
-            CU_ASSERT_TRUE(distance > 10 * TOLERANCE);
-            printf("  %s with another rope: %.1e of the range\n", models[m], distance);
+        if (aq_test_ok(aq_engine_open(&wrong, aq_test_world(), &s.engine))) {
+            /* Without yarn, as far as the model goes. */
+            const int64_t n_ctx = aq_engine_describe(s.engine).n_ctx_model;
+            const int64_t n = n_ctx < s.known.n_id ? n_ctx : s.known.n_id;
+            const aq_session_options options = aq_case_options(n, 0);
+            float *logits = prefill(&s, &options, n);
+            const double found = aq_known_distance(&s.known, logits, n);
+            CU_ASSERT_TRUE(found > 10 * TOLERANCE);
+            printf("  %s with another rope: %.1e of the range\n", name, found);
             free(logits);
         }
-        aq_engine_close(engine);
-        free_known(&k);
+        close_subject(&s);
     }
 }
 
-/* A random projection for the model, in a file that all ranks can read. */
-static void share_projection(const char *model, char path[AQ_CASE_PATH_BYTES]) {
-    aq_projection p = {.pq = NULL};
-    aq_status status = AQ_OK;
-    path[0] = '\0';
-    if (aq_comm_rank(aq_test_world()) == 0) {
-        snprintf(path, AQ_CASE_PATH_BYTES, "%s/hf.aqua", aq_test_temp_dir());
-        status = aq_tiny_projection_make(model, 3, &p);
-        if (status == AQ_OK) status = aq_projection_write(path, &p);
-        aq_projection_free(&p);
-    }
-    aq_test_ok(aq_comm_agree(aq_test_world(), status));
-    aq_test_ok(aq_comm_bcast(aq_test_world(), path, AQ_CASE_PATH_BYTES, 0));
+static bool all_windowed(const aq_model_config *config) {
+    for (int layer = 0; layer < config->n_layer; layer++)
+        if (!aq_model_windowed(config, layer)) return false;
+    return true;
 }
 
-/* With all columns aqua is dense attention in another basis; with fewer it is not. */
+/* With all columns aqua is dense attention in another basis; with fewer it is not, but for layers
+ * with a window, which stay dense. */
 static void aqua_with_all_columns_is_dense(void) {
-    for (int m = 0; m < N_MODEL; m++) {
-        known k;
-        char path[AQ_CASE_PATH_BYTES];
-        if (!aq_test_ok(read_known(models[m], &k))) continue;
-        share_projection(k.model, path);
-        aq_session_options options = aq_case_options(k.n_id, 128);
-        aq_engine *engine = aq_case_engine(aq_test_world(), k.model, path);
-        options.attn = AQ_ATTN_AQUA;
-        options.k_ratio = 1;
-        if (engine) {
-            float *all = prefill_all(engine, &options, &k);
+    for (int m = 0; m < AQ_KNOWN_MODELS; m++) {
+        char folder[AQ_KNOWN_PATH_BYTES], path[AQ_CASE_PATH_BYTES];
+        subject s;
+        snprintf(folder, sizeof folder, "%s/hf/%s", aq_test_data_dir(), aq_known_models[m]);
+        aq_case_projection(folder, path);
+        if (open_subject(aq_known_models[m], false, path, &s)) {
+            aq_session_options options = aq_case_options(s.known.n_id, 128);
+            options.attn = AQ_ATTN_AQUA;
+            options.k_ratio = 1;
+            const double all = distance(&s, &options);
             options.k_ratio = 0.5;
-            float *half = prefill_all(engine, &options, &k);
-            CU_ASSERT_TRUE(distance_to(&k, all) <= TOLERANCE);
-            CU_ASSERT_TRUE(distance_to(&k, half) > 10 * TOLERANCE);
-            printf("  %s, aqua: all columns %.1e, half of them %.1e of the range\n", models[m],
-                   distance_to(&k, all), distance_to(&k, half));
-            free(all);
-            free(half);
+            const double half = distance(&s, &options);
+            CU_ASSERT_TRUE(all <= TOLERANCE);
+            CU_ASSERT_TRUE(all_windowed(&s.engine->config) ? half == all : half > 10 * TOLERANCE);
+            printf("  %s, aqua: all columns %.1e, half of them %.1e of the range\n", s.known.name,
+                   all, half);
         }
-        aq_engine_close(engine);
-        aq_test_ok(aq_comm_barrier(aq_test_world())); /* the next model's file takes the name */
-        free_known(&k);
+        close_subject(&s);
     }
 }
 
@@ -259,6 +242,8 @@ static void hooks_see_every_token_once(void) {
 
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "dense agrees with transformers", dense_agrees_with_transformers);
+    CU_add_test(suite, "small steps agree with transformers", small_steps_agree_with_transformers);
+    CU_add_test(suite, "another window is rejected", another_window_is_rejected);
     CU_add_test(suite, "another rope is rejected", another_rope_is_rejected);
     CU_add_test(suite, "aqua with all columns is dense", aqua_with_all_columns_is_dense);
     CU_add_test(suite, "hooks see every token once", hooks_see_every_token_once);

@@ -63,6 +63,40 @@ static void the_same_again_gives_the_same_bits(void) {
     aq_engine_close(engine);
 }
 
+/* Logits [n_vocab] behind n tokens, prefilled in the session as it is after a reset. */
+static void last_logits(aq_session *session, const int32_t *ids, int64_t n, float *logits) {
+    aq_session_reset(session);
+    aq_test_ok(aq_session_prefill(session, ids, n, NULL));
+    aq_test_ok(aq_session_logits(session, logits));
+}
+
+/* Rings hold tiles of the text before: a new text sees none of them, wherever it ends. */
+static void a_reset_empties_rings(void) {
+    static const int64_t lengths[] = {1, 40, 64, 65, 130, 200, 280};
+    char path[AQ_CASE_PATH_BYTES];
+    float used[256], fresh[256];
+    int32_t ids[300], other[300];
+    const aq_session_options options = aq_case_options(300, 16);
+    snprintf(path, sizeof path, "%s/hf/mistral_swa", aq_test_data_dir());
+    aq_engine *engine = aq_case_engine(aq_test_world(), path, NULL);
+    for (int i = 0; i < 300; i++) {
+        ids[i] = i * 7 % 256;
+        other[i] = i * 11 % 256;
+    }
+    for (int i = 0; i < 7 && engine; i++) {
+        aq_session *a = aq_case_session(engine, &options), *b = aq_case_session(engine, &options);
+        if (a && b) {
+            last_logits(a, other, 300, used);
+            last_logits(a, ids, lengths[i], used);
+            last_logits(b, ids, lengths[i], fresh);
+            CU_ASSERT_EQUAL(memcmp(used, fresh, sizeof used), 0);
+        }
+        aq_session_close(a);
+        aq_session_close(b);
+    }
+    aq_engine_close(engine);
+}
+
 /* Every rank can give the next token's logits, the same bits, after prefill and after decode. */
 static void every_rank_has_the_same_logits(void) {
     aq_engine *engine = open_engine();
@@ -115,6 +149,49 @@ static void the_cache_is_divided(void) {
     options.s_ratio = 0.25;
     check_cache(engine, &options, 4);
     aq_engine_close(engine);
+}
+
+/* Bytes of the cache of a windowed model, told after a text as long as its context. */
+static aq_session_stats stats_of(aq_engine *engine, int64_t n_ctx) {
+    const aq_session_options options = aq_case_options(n_ctx, 32);
+    int32_t *ids = calloc((size_t)n_ctx, sizeof *ids);
+    aq_session *session = aq_case_session(engine, &options);
+    aq_session_stats stats = {.key_bytes = -1};
+    if (session && ids) {
+        aq_test_ok(aq_session_prefill(session, ids, n_ctx, NULL));
+        stats = aq_session_describe(session);
+    }
+    aq_session_close(session);
+    free(ids);
+    return stats;
+}
+
+/* Where every layer has a window, nothing grows; else the layers that see everything alone do. */
+static void windows_bound_the_cache(void) {
+    static const char *const names[] = {"mistral_swa", "gemma3"};
+    const int64_t n_rank = aq_comm_size(aq_test_world()), n_tile = 6 * 2;
+    for (int i = 0; i < 2; i++) {
+        char path[AQ_CASE_PATH_BYTES];
+        snprintf(path, sizeof path, "%s/hf/%s", aq_test_data_dir(), names[i]);
+        aq_engine *engine = aq_case_engine(aq_test_world(), path, NULL);
+        if (!engine || 12 % n_rank != 0) break;
+        const aq_session_stats shorter = stats_of(engine, n_tile * 64);
+        const aq_session_stats longer = stats_of(engine, 2 * n_tile * 64);
+        const int64_t width = (int64_t)engine->config.n_kv_head * engine->config.d_head * 4;
+        const int64_t grown = i == 0 ? 0 : n_tile / n_rank * 64 * width; /* one full layer */
+        /* A window of 48 and a step of 32 lie on at most 3 tiles, one of 32 on 2. */
+        const int64_t n_ring = ((i == 0 ? 3 : 2) + n_rank - 1) / n_rank;
+        const int64_t rings = (i == 0 ? 2 : 6) * n_ring * 64 * width;
+        CU_ASSERT_EQUAL(longer.key_bytes - shorter.key_bytes, grown);
+        CU_ASSERT_EQUAL(longer.value_bytes - shorter.value_bytes, grown);
+        CU_ASSERT_EQUAL(shorter.key_bytes, rings + grown);
+        CU_ASSERT_EQUAL(longer.key_capacity, rings + 2 * grown);
+        CU_ASSERT_EQUAL(longer.value_capacity, longer.key_capacity);
+        printf("  %s: %lld bytes of keys for %d tokens, %lld for %d\n", names[i],
+               (long long)shorter.key_bytes, (int)n_tile * 64, (long long)longer.key_bytes,
+               (int)n_tile * 128);
+        aq_engine_close(engine);
+    }
 }
 
 /* Opening fails with that code and text on every rank. */
@@ -223,7 +300,7 @@ static void one_rank_without_memory_stops_all(void) {
     engine->be->ops = &counting;
     aq_session *session = NULL;
     int n_block = 0;
-    /* Keys, values, step, sigma, hidden row: five blocks. */
+    /* Keys, values, step, rope, sigma, hidden row: six blocks. */
     for (aq_status status = AQ_ERR_MEMORY; status != AQ_OK && n_block < 20; n_block++) {
         n_until_refusal = aq_comm_rank(aq_test_world()) == last ? n_block : -1;
         status = aq_session_open(engine, &options, &session);
@@ -233,7 +310,7 @@ static void one_rank_without_memory_stops_all(void) {
         CU_ASSERT_PTR_NULL(session);
         CU_ASSERT_EQUAL(n_live, 0);
     }
-    CU_ASSERT_EQUAL(n_block, 5);
+    CU_ASSERT_EQUAL(n_block, 6);
     aq_session_close(session);
     CU_ASSERT_EQUAL(n_live, 0);
     engine->be->ops = real_ops;
@@ -256,8 +333,10 @@ static void batches_over_the_message_limit_are_refused(void) {
 
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "the same again gives the same bits", the_same_again_gives_the_same_bits);
+    CU_add_test(suite, "a reset empties rings", a_reset_empties_rings);
     CU_add_test(suite, "every rank has the same logits", every_rank_has_the_same_logits);
     CU_add_test(suite, "the cache is divided", the_cache_is_divided);
+    CU_add_test(suite, "windows bound the cache", windows_bound_the_cache);
     CU_add_test(suite, "bad options are refused", bad_options_are_refused);
     CU_add_test(suite, "bad tokens are refused", bad_tokens_are_refused);
     CU_add_test(suite, "one rank without memory stops all", one_rank_without_memory_stops_all);

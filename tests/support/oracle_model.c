@@ -6,310 +6,212 @@
 #include <string.h>
 
 #include "tests/support/oracle.h"
+#include "tests/support/oracle_parts.h"
 
-#define MAX_D 64
+typedef aq_oracle_pass pass;
 
-typedef struct {
-    double *attn_norm, *q, *k, *v, *o, *ffn_norm, *gate, *up, *down;
-} oracle_layer;
+static bool has_bug(const pass *p, aq_oracle_bug bug) {
+    return p->attention.bug == bug;
+}
 
-struct aq_oracle_model {
-    aq_tiny_model shape;
-    double *embed, *output_norm, *output;
-    oracle_layer *layers;
-};
-
-/* What one pass works on: rows of all tokens. */
-typedef struct {
-    const aq_oracle_model *model;
-    const aq_oracle_attention *attention;
-    int64_t n;
-    int n_col;
-    double *x, *norm, *q, *k, *v, *mixed, *gate, *up;
-    bool *chosen; /* [n, n_head, n_col] */
-    double narrowest;
-} pass;
-
-/* Zeroed; no test can go on without. */
-static void *grab(int64_t n, size_t bytes) {
-    void *memory = calloc((size_t)n, bytes);
-    if (memory) return memory;
+double *aq_oracle_rows(int64_t n, int64_t width) {
+    double *x = calloc((size_t)(n * width) + 1, sizeof *x);
+    if (x) return x;
     fprintf(stderr, "no memory for the oracle\n");
     exit(1);
 }
 
-static double *load(const aq_gguf *file, const char *name, aq_status *status) {
-    const aq_gguf_tensor *t = aq_gguf_tensor_find(file, name);
-    if (!t) {
-        *status = aq_fail(AQ_ERR_FORMAT, "the oracle misses tensor %s", name);
-        return NULL;
-    }
-    const int64_t n_row = t->n_dim > 1 ? t->ne[1] : 1;
-    double *out = grab(n_row * t->ne[0], sizeof *out);
-    const int64_t row_bytes = t->bytes / n_row;
-    for (int64_t r = 0; r < n_row; r++)
-        for (int64_t i = 0; i < t->ne[0]; i++)
-            out[r * t->ne[0] + i] =
-                aq_ref_weight(t->dtype, (const uint8_t *)t->data + r * row_bytes, i);
-    return out;
+/* Row o of a matrix in double precision. */
+static void load_row(const aq_weight *w, int64_t o, double *row) {
+    const int64_t bytes = aq_dtype_row_bytes(w->dtype, w->n_in);
+    for (int64_t i = 0; i < w->n_in; i++)
+        row[i] = aq_ref_weight(w->dtype, (const uint8_t *)w->data + o * bytes, i);
 }
 
-static double *load_of_layer(const aq_gguf *file, int layer, const char *part, aq_status *status) {
-    char name[64];
-    snprintf(name, sizeof name, "blk.%d.%s.weight", layer, part);
-    return load(file, name, status);
-}
-
-aq_status aq_oracle_model_open(const char *path, const aq_tiny_model *shape,
-                               aq_oracle_model **out) {
-    aq_gguf *file;
-    aq_status status = AQ_OK;
-    *out = NULL;
-    AQ_TRY(aq_gguf_open(path, &file));
-    aq_oracle_model *m = grab(1, sizeof *m);
-    m->shape = *shape;
-    m->layers = grab(shape->n_layer, sizeof *m->layers);
-    m->embed = load(file, "token_embd.weight", &status);
-    m->output_norm = load(file, "output_norm.weight", &status);
-    m->output = load(file, shape->tied ? "token_embd.weight" : "output.weight", &status);
-    for (int i = 0; i < shape->n_layer; i++) {
-        oracle_layer *layer = &m->layers[i];
-        layer->attn_norm = load_of_layer(file, i, "attn_norm", &status);
-        layer->q = load_of_layer(file, i, "attn_q", &status);
-        layer->k = load_of_layer(file, i, "attn_k", &status);
-        layer->v = load_of_layer(file, i, "attn_v", &status);
-        layer->o = load_of_layer(file, i, "attn_output", &status);
-        layer->ffn_norm = load_of_layer(file, i, "ffn_norm", &status);
-        layer->gate = load_of_layer(file, i, "ffn_gate", &status);
-        layer->up = load_of_layer(file, i, "ffn_up", &status);
-        layer->down = load_of_layer(file, i, "ffn_down", &status);
-    }
-    aq_gguf_close(file);
-    if (status == AQ_OK)
-        *out = m;
-    else
-        aq_oracle_model_close(m);
-    return status;
-}
-
-void aq_oracle_model_close(aq_oracle_model *m) {
-    if (!m) return;
-    for (int i = 0; i < m->shape.n_layer; i++) {
-        oracle_layer *layer = &m->layers[i];
-        double *const all[] = {layer->attn_norm, layer->q,    layer->k,  layer->v,   layer->o,
-                               layer->ffn_norm,  layer->gate, layer->up, layer->down};
-        for (size_t j = 0; j < sizeof all / sizeof all[0]; j++)
-            free(all[j]);
-    }
-    free(m->layers);
-    free(m->embed);
-    free(m->output_norm);
-    free(m->output);
-    free(m);
-}
-
-/* y[t, j] (+)= sum_i x[t, i] w[j, i] */
-static void product(const double *w, const double *x, int64_t n, int n_out, int n_in, bool add,
-                    double *y) {
-    for (int64_t t = 0; t < n; t++)
-        for (int j = 0; j < n_out; j++) {
-            double sum = add ? y[t * n_out + j] : 0.0;
-            for (int i = 0; i < n_in; i++)
-                sum += x[t * n_in + i] * w[(int64_t)j * n_in + i];
-            y[t * n_out + j] = sum;
+double *aq_oracle_multiply(const pass *p, const aq_weight *w, const double *x, int64_t n) {
+    double *y = aq_oracle_rows(n, w->n_out), *row = aq_oracle_rows(1, w->n_in);
+    const bool biased = w->bias && !has_bug(p, AQ_ORACLE_BIAS);
+    for (int64_t o = 0; o < w->n_out; o++) {
+        load_row(w, o, row);
+        for (int64_t t = 0; t < n; t++) {
+            const double *from = x + t * w->n_in;
+            double sum = biased ? (double)w->bias[o] : 0.0;
+            for (int64_t i = 0; i < w->n_in; i++)
+                sum += row[i] * from[i];
+            y[t * w->n_out + o] = sum;
         }
+    }
+    free(row);
+    return y;
 }
 
-static void normalise(const double *x, const double *w, int64_t n, int d, double *y) {
-    for (int64_t t = 0; t < n; t++) {
-        double squares = 0;
-        for (int i = 0; i < d; i++)
-            squares += x[t * d + i] * x[t * d + i];
-        const double factor = 1.0 / sqrt(squares / d + (double)1e-5f);
-        for (int i = 0; i < d; i++)
-            y[t * d + i] = x[t * d + i] * factor * w[i];
+void aq_oracle_normalise(aq_norm_kind kind, double eps, const float *w, const float *b, int64_t d,
+                         double *x) {
+    double mean = 0.0, square = 0.0;
+    for (int64_t i = 0; i < d && kind == AQ_NORM_LAYER; i++)
+        mean += x[i] / (double)d;
+    for (int64_t i = 0; i < d; i++)
+        square += (x[i] - mean) * (x[i] - mean) / (double)d;
+    for (int64_t i = 0; i < d; i++)
+        x[i] = (x[i] - mean) / sqrt(square + eps) * (double)w[i] + (b ? (double)b[i] : 0.0);
+}
+
+/* A normalised copy of n rows; a plain one if the norm is absent. */
+static double *normalise(const pass *p, const aq_norm_weight *norm, const double *x) {
+    const aq_model_config *c = p->config;
+    const int64_t d = c->d_model;
+    double *y = aq_oracle_rows(p->n, d);
+    memcpy(y, x, (size_t)(p->n * d) * sizeof *y);
+    for (int64_t t = 0; t < p->n && norm->w; t++)
+        aq_oracle_normalise(c->norm, (double)c->norm_eps, norm->w, norm->b, d, y + t * d);
+    return y;
+}
+
+static double activate(aq_activation kind, double x) {
+    switch (kind) {
+    case AQ_ACT_SILU:
+        return x / (1.0 + exp(-x));
+    case AQ_ACT_GELU:
+        return 0.5 * x * (1.0 + erf(x / sqrt(2.0)));
+    case AQ_ACT_GELU_TANH:
+        return 0.5 * x * (1.0 + tanh(sqrt(2.0 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    default:
+        return x > 0.0 ? x : 0.0;
     }
 }
 
-/* Turns the pairs of one head and puts them into the order the projection is defined in: the first
- * of all pairs, then the second of all. */
-static void turn(const pass *p, int64_t pos, double *head) {
-    const int d = p->model->shape.d_head, half = d / 2;
-    const aq_oracle_bug bug = p->attention->bug;
-    const double base = p->model->shape.rope_base * (bug == AQ_ORACLE_ROPE_BASE ? 1.01 : 1.0);
-    double in[MAX_D];
-    memcpy(in, head, (size_t)d * sizeof *in);
-    for (int i = 0; i < half; i++) {
-        const float angle = (float)pos * (float)pow(base, -2.0 * i / d);
-        const bool wrong = bug == AQ_ORACLE_ROPE_PAIRS;
-        const double a = in[wrong ? i : 2 * i], b = in[wrong ? i + half : 2 * i + 1];
-        head[i] = a * cos((double)angle) - b * sin((double)angle);
-        head[i + half] = b * cos((double)angle) + a * sin((double)angle);
-    }
+static double *feed(const pass *p, const aq_ffn_weights *w, const double *x, int64_t n) {
+    const aq_activation kind = p->config->activation;
+    const bool gated = w->w_gate.data != NULL, swapped = gated && has_bug(p, AQ_ORACLE_GATE);
+    double *up = aq_oracle_multiply(p, swapped ? &w->w_gate : &w->w_up, x, n);
+    double *gate = gated ? aq_oracle_multiply(p, swapped ? &w->w_up : &w->w_gate, x, n) : NULL;
+    for (int64_t i = 0; i < n * w->w_up.n_out; i++)
+        up[i] = gate ? activate(kind, gate[i]) * up[i] : activate(kind, up[i]);
+    double *y = aq_oracle_multiply(p, &w->w_down, up, n);
+    free(gate);
+    free(up);
+    return y;
 }
 
-static void project(const float *matrix, int d, int n_col, const double *in, double *out) {
-    for (int j = 0; j < n_col; j++) {
-        out[j] = 0;
-        for (int i = 0; i < d; i++)
-            out[j] += in[i] * matrix[i * d + j];
-    }
-}
-
-/* From what W_q or W_k gave to what scores are made of, in place: head h of token t moves from
- * width d to width n_col. */
-static void prepare(const pass *p, int layer, double *rows, int n_head, bool of_keys) {
-    const aq_tiny_model *s = &p->model->shape;
-    const aq_oracle_attention *a = p->attention;
-    const bool of_pk = of_keys != (a->bug == AQ_ORACLE_SWAPPED);
-    const int64_t shift = of_keys && a->bug == AQ_ORACLE_ROPE_SHIFT ? 1 : 0;
-    const int group = n_head / s->n_kv_head;
-    for (int64_t r = 0; r < p->n * n_head; r++) {
-        const int64_t g = layer * s->n_kv_head + r % n_head / group, pos = r / n_head + shift;
-        double head[MAX_D], out[MAX_D];
-        memcpy(head, rows + r * s->d_head, (size_t)s->d_head * sizeof *head);
-        if (!a->projection || a->bug != AQ_ORACLE_UNTURNED) turn(p, pos, head);
-        memcpy(out, head, sizeof out);
-        if (a->projection)
-            project((of_pk ? a->projection->pk : a->projection->pq) + g * s->d_head * s->d_head,
-                    s->d_head, p->n_col, head, out);
-        if (a->projection && a->bug == AQ_ORACLE_UNTURNED && p->n_col == s->d_head)
-            turn(p, pos, out);
-        memcpy(rows + r * p->n_col, out, (size_t)p->n_col * sizeof *out);
-    }
-}
-
-/* How much column c of one query head counts. */
-static double importance(const pass *p, int64_t kv_head, const double *q, int c) {
-    const aq_oracle_attention *a = p->attention;
-    const bool other = a->bug == AQ_ORACLE_OTHER_RANK;
-    if (a->choice == AQ_ORACLE_LEADING) return other ? 1.0 + c : 1.0 / (1.0 + c);
-    if ((a->choice == AQ_ORACLE_ENERGY) == other) return fabs(q[c]);
-    return fabs(q[c]) * a->projection->sigma[kv_head * p->model->shape.d_head + c];
-}
-
-/* Marks the n_dim columns of largest importance, one after the other. */
-static void choose(pass *p, int64_t kv_head, const double *q, bool *chosen) {
-    double last = 0;
-    for (int n = 0; n <= p->attention->n_dim && n < p->n_col; n++) {
+/* share[n_expert]: what each expert counts for in one token; 0 for those it does not use. */
+static void route(const pass *p, const double *score, double *share) {
+    const aq_model_config *c = p->config;
+    const bool renormalised = c->expert_renormalise != has_bug(p, AQ_ORACLE_SHARES);
+    double total = 0.0, used = 0.0;
+    for (int e = 0; e < c->n_expert; e++)
+        total += exp(score[e]);
+    for (int k = 0; k < c->n_expert_used; k++) {
         int best = -1;
-        double most = -1;
-        for (int c = 0; c < p->n_col; c++) {
-            const double here = importance(p, kv_head, q, c);
-            if (chosen[c] || here <= most) continue;
-            best = c;
-            most = here;
-        }
-        if (n < p->attention->n_dim) {
-            chosen[best] = true;
-            last = most;
-        } else if (p->attention->choice != AQ_ORACLE_LEADING) {
-            p->narrowest = fmin(p->narrowest, (last - most) / last);
-        }
+        for (int e = 0; e < c->n_expert; e++)
+            if (share[e] == 0.0 && (best < 0 || score[e] > score[best])) best = e;
+        used += share[best] = exp(score[best]);
     }
+    for (int e = 0; e < c->n_expert; e++)
+        share[e] /= renormalised ? used : total;
 }
 
-static void choose_all(pass *p, int layer) {
-    const aq_tiny_model *s = &p->model->shape;
-    const int group = s->n_head / s->n_kv_head;
-    memset(p->chosen, 0, (size_t)(p->n * s->n_head * p->n_col) * sizeof *p->chosen);
-    for (int64_t r = 0; r < p->n * s->n_head; r++) {
-        const int h = (int)(r % s->n_head);
-        const int64_t from = p->attention->bug == AQ_ORACLE_SAME_DIMS ? r - h % group : r;
-        if (p->attention->projection)
-            choose(p, (int64_t)layer * s->n_kv_head + h / group, p->q + from * p->n_col,
-                   p->chosen + r * p->n_col);
-        else
-            memset(p->chosen + r * p->n_col, 1, (size_t)p->n_col);
-    }
-}
-
-static void round_bf16(double *rows, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        rows[i] = aq_bf16_to_f32(aq_f32_to_bf16((float)rows[i]));
-}
-
-/* One query over the tokens it sees. */
-static void attend(const pass *p, int64_t t, int h, double *weight) {
-    const aq_tiny_model *s = &p->model->shape;
-    const aq_oracle_bug bug = p->attention->bug;
-    const int64_t row = t * s->n_head + h;
-    const int g = bug == AQ_ORACLE_HEADS ? h % s->n_kv_head : h / (s->n_head / s->n_kv_head);
-    const double scale = bug == AQ_ORACLE_SCALE ? 1.0 : 1.0 / sqrt((double)s->d_head);
-    int64_t end = t + 1;
-    if (bug == AQ_ORACLE_BLIND && t > 0) end = t;
-    if (bug == AQ_ORACLE_FUTURE && t + 1 < p->n) end = t + 2;
-    double most = -INFINITY, total = 0;
-    for (int64_t u = 0; u < end; u++) {
-        const double *q = p->q + row * p->n_col, *k = p->k + (u * s->n_kv_head + g) * p->n_col;
-        weight[u] = 0;
-        for (int c = 0; c < p->n_col; c++)
-            weight[u] += p->chosen[row * p->n_col + c] ? q[c] * k[c] * scale : 0;
-        most = fmax(most, weight[u]);
-    }
-    for (int64_t u = 0; u < end; u++)
-        total += weight[u] = exp(weight[u] - most);
-    for (int i = 0; i < s->d_head; i++) {
-        double sum = 0;
-        for (int64_t u = 0; u < end; u++)
-            sum += weight[u] * p->v[(u * s->n_kv_head + g) * s->d_head + i];
-        p->mixed[row * s->d_head + i] = sum / total;
-    }
-}
-
-static void run_layer(pass *p, int index, double *weight) {
-    const aq_tiny_model *s = &p->model->shape;
-    const oracle_layer *layer = &p->model->layers[index];
-    const int d_q = s->n_head * s->d_head, d_kv = s->n_kv_head * s->d_head;
-    const bool norm_bug = p->attention->bug == AQ_ORACLE_NORM;
-    const bool gate_bug = p->attention->bug == AQ_ORACLE_GATE;
-    normalise(p->x, layer->attn_norm, p->n, s->d_model, p->norm);
-    product(layer->q, p->norm, p->n, d_q, s->d_model, false, p->q);
-    product(layer->k, p->norm, p->n, d_kv, s->d_model, false, p->k);
-    product(layer->v, p->norm, p->n, d_kv, s->d_model, false, p->v);
-    prepare(p, index, p->q, s->n_head, false);
-    prepare(p, index, p->k, s->n_kv_head, true);
-    choose_all(p, index);
-    if (p->attention->bf16) {
-        round_bf16(p->k, p->n * s->n_kv_head * p->n_col);
-        round_bf16(p->v, p->n * d_kv);
-    }
+/* y += what one expert gives the tokens that use it; shares of token t at share[t * n_expert]. */
+static void feed_expert(const pass *p, const aq_ffn_weights *w, const double *share,
+                        const double *x, double *y) {
+    const int64_t d = p->config->d_model, n_expert = p->config->n_expert;
+    double *used = aq_oracle_rows(p->n, d);
+    int64_t n = 0;
     for (int64_t t = 0; t < p->n; t++)
-        for (int h = 0; h < s->n_head; h++)
-            attend(p, t, h, weight);
-    product(layer->o, p->mixed, p->n, s->d_model, d_q, true, p->x);
-    normalise(p->x, norm_bug ? layer->attn_norm : layer->ffn_norm, p->n, s->d_model, p->norm);
-    product(gate_bug ? layer->up : layer->gate, p->norm, p->n, s->d_ff, s->d_model, false, p->gate);
-    product(gate_bug ? layer->gate : layer->up, p->norm, p->n, s->d_ff, s->d_model, false, p->up);
-    for (int64_t i = 0; i < p->n * s->d_ff; i++)
-        p->gate[i] = p->gate[i] / (1.0 + exp(-p->gate[i])) * p->up[i];
-    product(layer->down, p->gate, p->n, s->d_model, s->d_ff, true, p->x);
+        if (share[t * n_expert] > 0) memcpy(used + n++ * d, x + t * d, (size_t)d * sizeof *used);
+    double *part = feed(p, w, used, n), *next = part;
+    for (int64_t t = 0; t < p->n; t++)
+        for (int64_t i = 0; i < d && share[t * n_expert] > 0; i++)
+            y[t * d + i] += share[t * n_expert] * *next++;
+    free(used);
+    free(part);
 }
 
-double aq_oracle_model_logits(const aq_oracle_model *model, const aq_oracle_attention *attention,
-                              const int32_t *ids, int64_t n, double *logits) {
-    const aq_tiny_model *s = &model->shape;
-    const int64_t d_q = n * s->n_head * s->d_head, d_kv = n * s->n_kv_head * s->d_head;
-    pass p = {.model = model, .attention = attention, .n = n, .narrowest = 1.0};
-    p.n_col = attention->projection ? attention->n_col : s->d_head;
-    p.x = grab(n * s->d_model, sizeof(double));
-    p.norm = grab(n * s->d_model, sizeof(double));
-    p.q = grab(d_q, sizeof(double));
-    p.k = grab(d_kv, sizeof(double));
-    p.v = grab(d_kv, sizeof(double));
-    p.mixed = grab(d_q, sizeof(double));
-    p.gate = grab(n * s->d_ff, sizeof(double));
-    p.up = grab(n * s->d_ff, sizeof(double));
-    p.chosen = grab(d_q, sizeof(bool));
-    double *weight = grab(n, sizeof *weight);
-    for (int64_t t = 0; t < n; t++)
-        memcpy(p.x + t * s->d_model, model->embed + (int64_t)ids[t] * s->d_model,
-               (size_t)s->d_model * sizeof(double));
-    for (int i = 0; i < s->n_layer; i++)
-        run_layer(&p, i, weight);
-    normalise(p.x, model->output_norm, n, s->d_model, p.norm);
-    product(model->output, p.norm, n, s->n_vocab, s->d_model, false, logits);
-    void *const all[] = {p.x, p.norm, p.q, p.k, p.v, p.mixed, p.gate, p.up, p.chosen, weight};
+static double *feed_experts(const pass *p, const aq_layer_weights *w, const double *x) {
+    const int64_t n_expert = p->config->n_expert;
+    double *score = aq_oracle_multiply(p, &w->router, x, p->n);
+    double *share = aq_oracle_rows(p->n, n_expert), *y = aq_oracle_rows(p->n, p->config->d_model);
+    for (int64_t t = 0; t < p->n; t++)
+        route(p, score + t * n_expert, share + t * n_expert);
+    for (int64_t e = 0; e < n_expert; e++)
+        feed_expert(p, &w->experts[e], share + e, x, y);
+    free(score);
+    free(share);
+    return y;
+}
+
+static void add(double *x, const double *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        x[i] += y[i];
+}
+
+static void run_layer(pass *p, int index, double *x) {
+    const aq_layer_weights *w = &p->weights->layers[index];
+    const bool parallel = p->config->parallel_residual && !has_bug(p, AQ_ORACLE_SERIAL);
+    const bool unnormed = has_bug(p, AQ_ORACLE_POST_NORM);
+    const aq_norm_weight none = {NULL, NULL};
+    const int64_t n = p->n * p->config->d_model;
+    double *h = normalise(p, &w->attn_norm, x);
+    double *a = aq_oracle_attend(p, index, h);
+    double *a_normed = normalise(p, unnormed ? &none : &w->attn_post_norm, a);
+    free(h);
+    if (!parallel) add(x, a_normed, n);
+    h = normalise(p, has_bug(p, AQ_ORACLE_NORM) ? &w->attn_norm : &w->ffn_norm, x);
+    double *f = w->router.data ? feed_experts(p, w, h) : feed(p, &w->ffn, h, p->n);
+    double *f_normed = normalise(p, unnormed ? &none : &w->ffn_post_norm, f);
+    if (parallel) add(x, a_normed, n);
+    add(x, f_normed, n);
+    double *const all[] = {h, a, a_normed, f, f_normed};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        free(all[i]);
+}
+
+static double *rotations(const pass *p, aq_rope_config rope, const float *divisors) {
+    const int half = p->config->n_rot / 2;
+    float inv_freq[AQ_ORACLE_MAX_D / 2], factor = 1.0f;
+    double *table = aq_oracle_rows((p->n + 1) * half, 2);
+    if (has_bug(p, AQ_ORACLE_ROPE_BASE)) rope.base *= 1.01;
+    if (half > 0) aq_model_rope(&rope, p->config->n_rot, divisors, inv_freq, &factor);
+    for (int64_t t = 0; t <= p->n; t++)
+        for (int i = 0; i < half; i++) {
+            const float angle = (float)t * inv_freq[i];
+            table[(t * half + i) * 2] = (double)factor * cos((double)angle);
+            table[(t * half + i) * 2 + 1] = (double)factor * sin((double)angle);
+        }
+    return table;
+}
+
+static double *embed(const pass *p, const int32_t *ids) {
+    const aq_model_config *c = p->config;
+    const int64_t d = c->d_model, shift = has_bug(p, AQ_ORACLE_POSITION) ? 1 : 0;
+    const double scale = has_bug(p, AQ_ORACLE_EMBED) ? 1.0 : (double)c->embed_scale;
+    double *x = aq_oracle_rows(p->n, d), *row = aq_oracle_rows(1, d);
+    for (int64_t t = 0; t < p->n; t++) {
+        load_row(&p->weights->embed, ids[t], row);
+        for (int64_t i = 0; i < d; i++)
+            x[t * d + i] = scale * row[i];
+        if (!p->weights->pos_embed.data) continue;
+        load_row(&p->weights->pos_embed, t + c->n_pos_offset + shift, row);
+        add(x + t * d, row, d);
+    }
+    free(row);
+    return x;
+}
+
+double aq_oracle_logits(const aq_model_config *config, const aq_model_weights *weights,
+                        const aq_oracle_attention *attention, const int32_t *ids, int64_t n,
+                        double *logits) {
+    pass p = {.config = config, .weights = weights, .n = n, .narrowest = 1.0};
+    const float *divisors = aq_model_rope_divisors(config, weights, n);
+    if (attention) p.attention = *attention;
+    p.cos_sin[0] = rotations(&p, config->rope, divisors);
+    p.cos_sin[1] = rotations(&p, config->rope_local, config->two_ropes ? NULL : divisors);
+    double *x = embed(&p, ids);
+    for (int layer = 0; layer < config->n_layer; layer++)
+        run_layer(&p, layer, x);
+    double *normed = normalise(&p, &weights->output_norm, x);
+    double *y = aq_oracle_multiply(&p, &weights->output, normed, n);
+    memcpy(logits, y, (size_t)(n * config->n_vocab) * sizeof *logits);
+    double *const all[] = {x, normed, y, p.cos_sin[0], p.cos_sin[1]};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
     return p.narrowest;

@@ -44,11 +44,11 @@ static void fill(aq_projection *p, uint64_t seed) {
 }
 
 aq_status aq_tiny_projection_make(const char *path, uint64_t seed, aq_projection *out) {
-    aq_gguf *file = NULL;
+    aq_model_file *file = NULL;
     aq_model_config config;
     aq_model_weights weights = {0};
     *out = (aq_projection){.basis = AQ_BASIS_JOINT, .n_tok_calib = 1, .domain = "random"};
-    aq_status status = aq_gguf_open(path, &file);
+    aq_status status = aq_model_file_open(path, &file);
     if (status == AQ_OK) status = aq_model_config_read(file, &config);
     if (status == AQ_OK) status = aq_model_weights_open(file, &config, &weights);
     if (status == AQ_OK && config.d_head > AQ_TINY_PROJECTION_MAX_D)
@@ -62,6 +62,6 @@ aq_status aq_tiny_projection_make(const char *path, uint64_t seed, aq_projection
     }
     if (status == AQ_OK) fill(out, seed);
     aq_model_weights_close(&weights);
-    aq_gguf_close(file);
+    aq_model_file_close(file);
     return status;
 }

@@ -1,0 +1,53 @@
+#include "src/engine/apply.h"
+
+void aq_apply_weight(const aq_engine *engine, const aq_weight *w, const float *x, int64_t n,
+                     float *y, bool accumulate) {
+    aq_backend *be = engine->be;
+    be->ops->matmul(be, &(aq_matmul_args){.w = w->data,
+                                          .dtype = w->dtype,
+                                          .n_out = w->n_out,
+                                          .n_in = w->n_in,
+                                          .n_tok = n,
+                                          .x = x,
+                                          .y = y,
+                                          .accumulate = accumulate});
+    if (w->bias)
+        be->ops->add_bias(be,
+                          &(aq_add_bias_args){.b = w->bias, .n_tok = n, .width = w->n_out, .y = y});
+}
+
+void aq_apply_norm(const aq_engine *engine, const aq_norm_weight *norm, const float *x, int64_t n,
+                   float *y, bool accumulate) {
+    aq_backend *be = engine->be;
+    const aq_model_config *config = &engine->config;
+    if (config->norm == AQ_NORM_LAYER)
+        be->ops->layernorm(be, &(aq_layernorm_args){.x = x,
+                                                    .w = norm->w,
+                                                    .b = norm->b,
+                                                    .eps = config->norm_eps,
+                                                    .n_tok = n,
+                                                    .d_model = config->d_model,
+                                                    .y = y,
+                                                    .accumulate = accumulate});
+    else
+        be->ops->rmsnorm(be, &(aq_rmsnorm_args){.x = x,
+                                                .w = norm->w,
+                                                .eps = config->norm_eps,
+                                                .n_tok = n,
+                                                .d_model = config->d_model,
+                                                .y = y,
+                                                .accumulate = accumulate});
+}
+
+void aq_apply_head_norm(const aq_engine *engine, const float *w, int64_t n, int n_head, float *x) {
+    const aq_model_config *config = &engine->config;
+    const bool each = config->qk_norm_per_head;
+    engine->be->ops->rmsnorm(
+        engine->be,
+        &(aq_rmsnorm_args){.x = x,
+                           .w = w,
+                           .eps = config->norm_eps,
+                           .n_tok = each ? n * n_head : n,
+                           .d_model = each ? config->d_head : (int64_t)n_head * config->d_head,
+                           .y = x});
+}
