@@ -112,7 +112,7 @@ static aq_status calibrate(calibrate_state *state) {
     AQ_TRY(open_engine(state));
     how.bos = state->bos;
     how.domain = file_name(options->file);
-    state->progress = aq_progress_start("calibrate", program->first);
+    state->progress = aq_progress_start("calibrate", "tokens", program->first);
     AQ_TRY(aq_calibrate(state->engine, program->world, state->ids.ids, state->ids.n, &how,
                         &state->projection));
     AQ_TRY(save(state));

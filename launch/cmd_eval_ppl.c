@@ -83,7 +83,7 @@ static aq_status score_chunk(ppl_state *ppl, const int32_t *ids) {
 }
 
 static aq_status run_chunks(ppl_state *ppl) {
-    aq_progress progress = aq_progress_start("eval ppl", ppl->program->first);
+    aq_progress progress = aq_progress_start("eval ppl", "tokens", ppl->program->first);
     for (int64_t c = 0; c < ppl->n_chunk; c++) {
         int32_t *ids = ppl->ids.ids + c * ppl->n_ctx;
         if (ppl->bos >= 0) ids[0] = ppl->bos;

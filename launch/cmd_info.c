@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include "launch/program.h"
-#include "src/model/gguf.h"
 #include "src/model/model_config.h"
+#include "src/model/model_file.h"
 #include "src/model/model_weights.h"
 #include "src/model/projection_file.h"
 
@@ -18,8 +18,13 @@ static void print_config(const aq_model_config *config, const aq_model_weights *
            config->d_model, "FFN width", config->d_ff);
     printf("  %-22s %d\n  %-22s %" PRId64 "\n  %-22s %.1f MiB\n", "vocabulary", config->n_vocab,
            "context", config->n_ctx, "weights", (double)weights->bytes / 1048576.0);
-    const int64_t token_bytes =
-        (int64_t)2 * 2 * config->n_layer * config->n_kv_head * config->d_head;
+    int n_full_layer = 0;
+    for (int layer = 0; layer < config->n_layer; layer++)
+        n_full_layer += !aq_model_windowed(config, layer);
+    const int64_t token_bytes = (int64_t)2 * 2 * n_full_layer * config->n_kv_head * config->d_head;
+    if (config->window > 0)
+        printf("  %-22s %" PRId64 " tokens, in %d of the layers\n", "window", config->window,
+               config->n_layer - n_full_layer);
     printf("  %-22s %" PRId64 " bytes a token\n  %-22s ", "dense bf16 cache", token_bytes,
            "fingerprint");
     for (int i = 0; i < AQ_FINGERPRINT_BYTES; i++)
@@ -27,7 +32,7 @@ static void print_config(const aq_model_config *config, const aq_model_weights *
     putchar('\n');
 }
 
-static void print_file(const aq_gguf *file) {
+static void print_metadata(const aq_gguf *file) {
     printf("metadata of %s\n", aq_gguf_path(file));
     for (int64_t i = 0; i < aq_gguf_key_count(file); i++) {
         aq_gguf_string key;
@@ -35,13 +40,18 @@ static void print_file(const aq_gguf *file) {
         aq_gguf_key_describe(file, i, &key, text, sizeof text);
         printf("  %-42.*s %s\n", (int)key.bytes, key.data, text);
     }
-    printf("\ntensors\n");
-    for (int64_t i = 0; i < aq_gguf_tensor_count(file); i++) {
-        const aq_gguf_tensor *tensor = aq_gguf_tensor_at(file, i);
-        printf("  %-32.*s %-5s [%" PRId64, (int)tensor->name.bytes, tensor->name.data,
-               aq_dtype_any_name(tensor->dtype), tensor->ne[tensor->n_dim - 1]);
-        for (int d = tensor->n_dim - 2; d >= 0; d--)
-            printf(", %" PRId64, tensor->ne[d]);
+    putchar('\n');
+}
+
+static void print_tensors(const aq_model_file *file) {
+    printf("tensors of %s\n", aq_model_file_path(file));
+    for (int64_t i = 0; i < aq_model_file_tensor_count(file); i++) {
+        const aq_tensor *tensor = aq_model_file_tensor_at(file, i);
+        char name[AQ_GGUF_SHOWN_BYTES];
+        aq_gguf_show((aq_gguf_string){tensor->name, tensor->name_bytes}, name);
+        printf("  %-44s %-5s [", name, tensor->type);
+        for (int d = 0; d < tensor->n_dim; d++)
+            printf("%s%" PRId64, d > 0 ? ", " : "", tensor->shape[d]);
         printf("]\n");
     }
 }
@@ -86,10 +96,11 @@ static aq_status show_projection(const aq_options *options, const aq_model_confi
     return status;
 }
 
-static aq_status show_model(const aq_options *options, const aq_gguf *file) {
+static aq_status show_model(const aq_options *options, const aq_model_file *file) {
     aq_model_config config;
     aq_model_weights weights = {0};
-    print_file(file);
+    if (aq_model_file_gguf(file)) print_metadata(aq_model_file_gguf(file));
+    print_tensors(file);
     AQ_TRY(aq_model_config_read(file, &config));
     aq_status status = aq_model_weights_open(file, &config, &weights);
     if (status == AQ_OK) {
@@ -101,11 +112,11 @@ static aq_status show_model(const aq_options *options, const aq_gguf *file) {
 }
 
 static aq_status info(const aq_options *options) {
-    aq_gguf *file = NULL;
+    aq_model_file *file = NULL;
     AQ_TRY(aq_program_need(options->model, "-m MODEL"));
-    AQ_TRY(aq_gguf_open(options->model, &file));
+    AQ_TRY(aq_model_file_open(options->model, &file));
     const aq_status status = show_model(options, file);
-    aq_gguf_close(file);
+    aq_model_file_close(file);
     return status;
 }
 

@@ -76,7 +76,7 @@ static aq_status show_progress(void *arg, int64_t n_done, int64_t n_all) {
 
 static aq_status prefill(run_state *run) {
     const int64_t start_ns = aq_clock_ns();
-    aq_progress progress = aq_progress_start("prefill", run->program->first);
+    aq_progress progress = aq_progress_start("prefill", "tokens", run->program->first);
     const aq_hooks hooks = {.arg = &progress, .progress = show_progress};
     AQ_TRY(aq_program_step(
         run->program, aq_session_prefill(run->session, run->prompt.ids, run->prompt.n, &hooks)));
@@ -126,9 +126,13 @@ static double rate(int64_t n, int64_t ns) {
     return ns > 0 ? (double)n * 1e9 / (double)ns : 0;
 }
 
-/* Key and value bytes that a bf16 cache of all dimensions takes for n tokens, over all ranks. */
+/* Key and value bytes that a bf16 cache of all dimensions takes for n tokens, over all ranks; of
+ * layers with a window, for the tokens in it. */
 static int64_t dense_bf16_bytes(const aq_engine_info *info, int64_t n) {
-    return 2 * 2 * n * info->n_layer * info->n_kv_head * info->d_head;
+    const int64_t n_seen = n < info->window ? n : info->window;
+    const int64_t n_full_layer = info->n_layer - info->n_windowed_layer;
+    const int64_t n_row = n_full_layer * n + info->n_windowed_layer * n_seen;
+    return 2 * 2 * n_row * info->n_kv_head * info->d_head;
 }
 
 static void print_phases(const aq_rank_facts *facts) {

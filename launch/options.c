@@ -30,7 +30,8 @@ typedef struct {
 #define AT(member) offsetof(aq_options, member)
 
 static const option table[] = {
-    {"-m --model", TEXT, AT(model), ALL, "FILE", NULL, "model file (GGUF)"},
+    {"-m --model", TEXT, AT(model), ALL, "FILE", NULL,
+     "model: a GGUF file or a Hugging Face folder"},
     {"--projection", TEXT, AT(projection), ENGINE | INFO, "FILE", NULL,
      "projection file; default: MODEL.aqua beside the model"},
     {"-f --file", TEXT, AT(file), RUN | CALIBRATE | PPL | TOKENIZE, "FILE", NULL,

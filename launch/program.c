@@ -4,14 +4,18 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "launch/progress.h"
+
 aq_status aq_program_need(const char *value, const char *option) {
     if (value) return AQ_OK;
     return aq_fail(AQ_ERR_USAGE, "this command needs %s; see --help", option);
 }
 
 char *aq_program_projection_path(const char *model) {
-    const size_t length = strlen(model);
-    const bool gguf = length > 5 && strcmp(model + length - 5, ".gguf") == 0;
+    size_t length = strlen(model);
+    while (length > 1 && model[length - 1] == '/') /* a folder */
+        length--;
+    const bool gguf = length > 5 && memcmp(model + length - 5, ".gguf", 5) == 0;
     const size_t stem = gguf ? length - 5 : length;
     char *path = malloc(stem + 6);
     if (!path) return NULL;
@@ -45,9 +49,16 @@ static aq_status check_basis(const aq_options *options, const aq_engine *engine,
                    basis, options->basis, options->basis);
 }
 
+static void show_load(void *arg, int64_t n_done, int64_t n_all) {
+    aq_progress_update(arg, n_done >> 20, n_all >> 20);
+}
+
 aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
     const aq_options *options = program->options;
+    aq_progress progress = aq_progress_start("load", "MiB", program->first);
     aq_engine_options engine_options = aq_program_engine_options(options);
+    engine_options.load_progress = show_load;
+    engine_options.arg = &progress;
     *out = NULL;
     AQ_TRY(aq_program_need(options->model, "-m MODEL"));
     if (options->n_thread < 0 || options->n_thread > 1024)

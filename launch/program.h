@@ -25,7 +25,7 @@ aq_status aq_command_info(const aq_program *program);
 /* AQ_ERR_USAGE naming the option if a needed text was not given. Local. */
 aq_status aq_program_need(const char *value, const char *option);
 
-/* MODEL.aqua for MODEL.gguf; fresh memory, NULL if there is none. Local. */
+/* MODEL.aqua for MODEL.gguf or the folder MODEL; fresh memory, NULL if there is none. Local. */
 char *aq_program_projection_path(const char *model);
 
 /* The rope and thread options as the engine takes them, without a projection. Local. */

@@ -8,6 +8,7 @@
 
 typedef struct {
     const char *what; /* "prefill" */
+    const char *unit; /* "tokens" */
     bool shown;       /* on rank 0 only */
     bool terminal;
     int64_t start_ns;
@@ -15,9 +16,9 @@ typedef struct {
 } aq_progress;
 
 /* Starts the clock. Local. */
-aq_progress aq_progress_start(const char *what, bool shown);
+aq_progress aq_progress_start(const char *what, const char *unit, bool shown);
 
-/* Reports n_done of n_all tokens; the last call ends the line. Local. */
+/* Reports n_done of n_all units; the last call ends the line. Local. */
 void aq_progress_update(aq_progress *progress, int64_t n_done, int64_t n_all);
 
 #endif
