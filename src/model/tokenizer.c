@@ -1,166 +1,162 @@
+#define _POSIX_C_SOURCE 200809L
 #include "src/model/tokenizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "src/base/file.h"
+#include "src/model/added_tokens.h"
 #include "src/model/bpe.h"
+#include "src/model/normalizer.h"
 #include "src/model/pretokenizer.h"
 #include "src/model/special_tokens.h"
 #include "src/model/spm.h"
+#include "src/model/symbols.h"
+#include "src/model/tokenizer_gguf.h"
+#include "src/model/tokenizer_json.h"
 #include "src/model/vocabulary.h"
 
-#define MERGES_KEY    "tokenizer.ggml.merges"
-#define DEFAULT_PRE   "default"
-#define WARNING_BYTES 256
-
-/* Keys that name a token that ends generation. */
-static const char *const end_keys[] = {
-    "tokenizer.ggml.eos_token_id",     "tokenizer.ggml.eot_token_id",
-    "tokenizer.ggml.eom_token_id",     "tokenizer.ggml.fim_pad_token_id",
-    "tokenizer.ggml.fim_rep_token_id", "tokenizer.ggml.fim_sep_token_id",
-};
-enum { N_END_KEY = sizeof end_keys / sizeof *end_keys };
-
 struct aq_tokenizer {
-    aq_spelling spelling;
+    aq_merge_kind merging;
+    bool added_tokens; /* which of the two is used: special, or added and normalized */
     aq_vocabulary vocabulary;
     aq_special_tokens special;
-    /* AQ_SPELT_GPT2: */
-    aq_bpe bpe;
+    aq_added_tokens added;
+    aq_added_tokens normalized;
+    /* AQ_MERGE_RANKED, AQ_MERGE_SYMBOLS: */
+    aq_normalizer *normalizer; /* NULL: none */
+    aq_normalizer *blanks;     /* of the lead; NULL: none */
+    aq_source_lead lead;
+    char *lead_text;
     aq_pretokenizer *pre;
+    aq_symbols symbols;
+    aq_bpe bpe;
     bool ignore_merges;
-    /* AQ_SPELT_SPM: */
+    /* AQ_MERGE_SCORED: */
     bool adds_blank; /* in front of a text, and of text after a special token */
 
     bool adds_bos;
     int32_t bos;
-    int32_t ends[N_END_KEY]; /* -1: none */
+    int32_t eos;
+    int32_t ends[AQ_MAX_END]; /* [n_end] */
+    int n_end;
     char *chat_template;
-    char warning[WARNING_BYTES];
+    char warning[256];
 };
 
 /* ---- opening ---- */
 
-static bool is(aq_gguf_string text, const char *expected) {
-    return text.bytes == strlen(expected) && memcmp(text.data, expected, strlen(expected)) == 0;
-}
-
-static aq_status read_kind(const aq_gguf *file, aq_spelling *spelling) {
-    aq_gguf_string kind;
-    if (!aq_gguf_text(file, "tokenizer.ggml.model", &kind))
-        return aq_fail(AQ_ERR_FORMAT, "%s has no tokeniser: tokenizer.ggml.model is missing",
-                       aq_gguf_path(file));
-    *spelling = is(kind, "llama") ? AQ_SPELT_SPM : AQ_SPELT_GPT2;
-    if (is(kind, "llama") || is(kind, "gpt2")) return AQ_OK;
-    return aq_fail(AQ_ERR_UNSUPPORTED,
-                   "%s: tokeniser kind \"%.*s\" is not supported; only gpt2 (byte-level BPE) and "
-                   "llama (SentencePiece) are",
-                   aq_gguf_path(file), (int)(kind.bytes < 64 ? kind.bytes : 64), kind.data);
-}
-
-/* The rule of one line "left right" of the merges; false if a part is not in the vocabulary. */
-static bool read_rule(const aq_vocabulary *v, aq_gguf_string line, int32_t rank, aq_bpe_rule *out) {
-    if (line.bytes < 3) return false;
-    const char *space = memchr(line.data + 1, ' ', (size_t)line.bytes - 1);
-    if (!space) return false;
-    const size_t left = (size_t)(space - line.data), right = (size_t)line.bytes - left - 1;
+/* The rule of a merge; false if a part, or what they make, is no token. */
+static bool make_rule(const aq_vocabulary *v, const aq_source_merge *merge, int32_t rank,
+                      aq_bpe_rule *out) {
+    const aq_text left = merge->left, right = merge->right;
     char joined[256];
-    char *whole = left + right <= sizeof joined ? joined : malloc(left + right);
+    if (left.bytes == 0 || right.bytes == 0 || left.bytes > v->max_text_bytes ||
+        right.bytes > v->max_text_bytes)
+        return false;
+    const size_t bytes = left.bytes + right.bytes;
+    char *whole = bytes <= sizeof joined ? joined : malloc(bytes);
     if (!whole) return false;
-    memcpy(whole, line.data, left);
-    memcpy(whole + left, space + 1, right);
-    *out = (aq_bpe_rule){aq_vocabulary_find(v, line.data, left),
-                         aq_vocabulary_find(v, space + 1, right), rank,
-                         aq_vocabulary_find(v, whole, left + right)};
+    memcpy(whole, left.data, left.bytes);
+    memcpy(whole + left.bytes, right.data, right.bytes);
+    *out = (aq_bpe_rule){aq_vocabulary_find(v, left.data, left.bytes),
+                         aq_vocabulary_find(v, right.data, right.bytes), rank,
+                         aq_vocabulary_find(v, whole, bytes)};
     if (whole != joined) free(whole);
     return out->left >= 0 && out->right >= 0 && out->result >= 0;
 }
 
-static aq_status read_merges(const aq_gguf *file, aq_tokenizer *tok) {
-    const int64_t n = aq_gguf_string_count(file, MERGES_KEY);
-    if (n < 0 || n > INT32_MAX)
-        return aq_fail(AQ_ERR_FORMAT, "%s: %s is missing; convert the model again",
-                       aq_gguf_path(file), MERGES_KEY);
-    AQ_TRY(aq_bpe_make(n, &tok->bpe));
-    for (int32_t rank = 0; rank < n; rank++) {
-        const aq_gguf_string line = aq_gguf_string_at(file, MERGES_KEY, rank);
+/* Of rules given twice GGUF's readers take the first, the tokenizers package the last. */
+static aq_status make_rules(const aq_tokenizer_source *source, aq_tokenizer *tok) {
+    const bool last_counts = source->merging == AQ_MERGE_SYMBOLS;
+    AQ_TRY(aq_bpe_make(source->n_merge, &tok->bpe));
+    for (int64_t i = 0; i < source->n_merge; i++) {
+        const int64_t rank = last_counts ? source->n_merge - 1 - i : i;
+        const aq_source_merge *merge = &source->merges[rank];
         aq_bpe_rule rule;
-        if (!read_rule(&tok->vocabulary, line, rank, &rule))
+        if (!make_rule(&tok->vocabulary, merge, (int32_t)rank, &rule))
             return aq_fail(AQ_ERR_FORMAT,
-                           "%s: %s: entry %d, \"%.*s\", does not join two tokens of "
-                           "the vocabulary to a third; convert the model again",
-                           aq_gguf_path(file), MERGES_KEY, (int)rank,
-                           (int)(line.bytes < 64 ? line.bytes : 64), line.data);
+                           "%s: %s: entry %lld, \"%.*s %.*s\", does not join two tokens of the "
+                           "vocabulary to a third; %s",
+                           source->path, source->merges_part, (long long)rank,
+                           (int)(merge->left.bytes < 32 ? merge->left.bytes : 32), merge->left.data,
+                           (int)(merge->right.bytes < 32 ? merge->right.bytes : 32),
+                           merge->right.data, source->advice);
         aq_bpe_add(&tok->bpe, rule);
     }
     return AQ_OK;
 }
 
-/* The pre-tokeniser by name, else the file's, else the default one with a warning. */
-static aq_status open_pre(const aq_gguf *file, const char *name, aq_tokenizer *tok) {
-    const aq_pretokenizer_rules *rules = name ? aq_pretokenizer_find(name, strlen(name)) : NULL;
-    aq_gguf_string named = {"", 0};
-    if (name && !rules) return aq_fail(AQ_ERR_USAGE, "pre-tokeniser \"%s\" is unknown", name);
-    if (!name && aq_gguf_text(file, "tokenizer.ggml.pre", &named))
-        rules = aq_pretokenizer_find(named.data, (size_t)named.bytes);
-    if (!rules) {
-        rules = aq_pretokenizer_find(DEFAULT_PRE, strlen(DEFAULT_PRE));
-        snprintf(tok->warning, sizeof tok->warning,
-                 "%.96s: pre-tokeniser \"%.*s\" is not known, " DEFAULT_PRE
-                 " is used: the text is cut otherwise than this model learnt",
-                 aq_gguf_path(file), (int)(named.bytes < 32 ? named.bytes : 32), named.data);
-        for (char *c = tok->warning; *c; c++)
-            if ((uint8_t)*c < ' ') *c = ' '; /* the name is the file's; a warning is one line */
+/* A copy that ends in NUL, or NULL. */
+static char *copy_of(const char *text, size_t bytes) {
+    char *copy = malloc(bytes + 1);
+    if (!copy) return NULL;
+    memcpy(copy, text, bytes);
+    copy[bytes] = '\0';
+    return copy;
+}
+
+static aq_status copy_settings(const aq_tokenizer_source *source, aq_tokenizer *tok) {
+    const aq_text template = source->chat_template;
+    tok->ignore_merges = source->ignore_merges;
+    tok->adds_blank = source->adds_blank;
+    tok->adds_bos = source->adds_bos;
+    tok->bos = source->bos;
+    tok->eos = source->eos;
+    tok->n_end = source->n_end;
+    memcpy(tok->ends, source->ends, sizeof tok->ends);
+    memcpy(tok->warning, source->warning, sizeof tok->warning);
+    tok->symbols = (aq_symbols){&tok->vocabulary, source->spelling, source->byte_fallback,
+                                source->fuse_unk, source->unk};
+    if (!template.data) return AQ_OK;
+    tok->chat_template = copy_of(template.data, template.bytes);
+    return tok->chat_template
+               ? AQ_OK
+               : aq_fail(AQ_ERR_MEMORY, "no memory for the chat template of %s", source->path);
+}
+
+static aq_status open_lead(const aq_source_lead *lead, aq_tokenizer *tok) {
+    tok->lead = *lead;
+    if (lead->text) {
+        tok->lead.text = tok->lead_text = copy_of(lead->text, strlen(lead->text));
+        if (!tok->lead_text) return aq_fail(AQ_ERR_MEMORY, "no memory for a tokeniser");
     }
-    tok->ignore_merges = rules->ignore_merges;
-    tok->adds_bos = rules->adds_bos;
-    return aq_pretokenizer_open(rules, &tok->pre);
+    if (!lead->blank_text) return AQ_OK;
+    const aq_normalizer_step step = {AQ_NORMALIZE_REPLACE, " ", lead->blank_text};
+    tok->lead.blank_text = NULL;
+    return aq_normalizer_open(&step, 1, &tok->blanks);
 }
 
-/* The id that a key names; -1 if it is none of the vocabulary, and `absent` without the key. */
-static int32_t read_id(const aq_gguf *file, const char *key, const aq_vocabulary *v,
-                       int32_t absent) {
-    int64_t id = absent;
-    aq_gguf_int(file, key, &id);
-    return id >= 0 && id < v->n ? (int32_t)id : -1;
+static aq_status open_pieces(const aq_tokenizer_source *source, aq_tokenizer *tok) {
+    AQ_TRY(make_rules(source, tok));
+    AQ_TRY(open_lead(&source->lead, tok));
+    if (source->n_normalizer > 0)
+        AQ_TRY(aq_normalizer_open(source->normalizer, source->n_normalizer, &tok->normalizer));
+    aq_status status = aq_pretokenizer_open_stages(source->stages, source->n_stage, &tok->pre);
+    if (status == AQ_OK || !source->added_tokens) return status;
+    char why[256];
+    snprintf(why, sizeof why, "%s", aq_error_text());
+    return aq_fail(status, "%s: pre_tokenizer: %s", source->path, why);
 }
 
-static aq_status read_settings(const aq_gguf *file, aq_tokenizer *tok) {
-    const bool spm = tok->spelling == AQ_SPELT_SPM;
-    aq_gguf_string text;
-    tok->bos = read_id(file, "tokenizer.ggml.bos_token_id", &tok->vocabulary, spm ? 1 : -1);
-    for (int i = 0; i < N_END_KEY; i++) /* the first is eos */
-        tok->ends[i] = read_id(file, end_keys[i], &tok->vocabulary, spm && i == 0 ? 2 : -1);
-    if (spm) tok->adds_bos = tok->adds_blank = true;
-    aq_gguf_bool(file, "tokenizer.ggml.add_bos_token", &tok->adds_bos);
-    aq_gguf_bool(file, "tokenizer.ggml.add_space_prefix", &tok->adds_blank);
-    if (!aq_gguf_text(file, "tokenizer.chat_template", &text)) return AQ_OK;
-    tok->chat_template = malloc((size_t)text.bytes + 1);
-    if (!tok->chat_template)
-        return aq_fail(AQ_ERR_MEMORY, "no memory for the chat template of %s", aq_gguf_path(file));
-    memcpy(tok->chat_template, text.data, (size_t)text.bytes);
-    tok->chat_template[text.bytes] = '\0';
-    return AQ_OK;
+static aq_status open_special(const aq_tokenizer_source *source, aq_tokenizer *tok) {
+    tok->added_tokens = source->added_tokens;
+    if (!source->added_tokens) return aq_special_tokens_open(&tok->vocabulary, &tok->special);
+    AQ_TRY(aq_added_tokens_open(source, false, tok->normalizer, &tok->added));
+    return aq_added_tokens_open(source, true, tok->normalizer, &tok->normalized);
 }
 
-aq_status aq_tokenizer_open_as(const aq_gguf *file, const char *pre, aq_tokenizer **out) {
-    aq_spelling spelling;
-    *out = NULL;
-    AQ_TRY(read_kind(file, &spelling));
-    if (pre && spelling == AQ_SPELT_SPM)
-        return aq_fail(AQ_ERR_USAGE, "%s has a tokeniser without pre-tokeniser; name none",
-                       aq_gguf_path(file));
+aq_status aq_tokenizer_build(const aq_tokenizer_source *source, aq_tokenizer **out) {
     aq_tokenizer *tok = calloc(1, sizeof *tok);
+    *out = NULL;
     if (!tok) return aq_fail(AQ_ERR_MEMORY, "no memory for a tokeniser");
-    tok->spelling = spelling;
-    aq_status status = aq_vocabulary_open(file, spelling, &tok->vocabulary);
-    if (status == AQ_OK) status = aq_special_tokens_open(&tok->vocabulary, &tok->special);
-    if (spelling == AQ_SPELT_GPT2) {
-        if (status == AQ_OK) status = read_merges(file, tok);
-        if (status == AQ_OK) status = open_pre(file, pre, tok);
-    }
-    if (status == AQ_OK) status = read_settings(file, tok);
+    tok->merging = source->merging;
+    aq_status status = aq_vocabulary_open(source, &tok->vocabulary);
+    if (status == AQ_OK && tok->merging != AQ_MERGE_SCORED) status = open_pieces(source, tok);
+    if (status == AQ_OK) status = open_special(source, tok);
+    if (status == AQ_OK) status = copy_settings(source, tok);
     if (status == AQ_OK)
         *out = tok;
     else
@@ -168,16 +164,78 @@ aq_status aq_tokenizer_open_as(const aq_gguf *file, const char *pre, aq_tokenize
     return status;
 }
 
+aq_status aq_tokenizer_open_as(const aq_gguf *file, const char *pre, aq_tokenizer **out) {
+    aq_tokenizer_source source;
+    *out = NULL;
+    aq_status status = aq_tokenizer_gguf_read(file, pre, &source);
+    if (status == AQ_OK) status = aq_tokenizer_build(&source, out);
+    aq_tokenizer_source_close(&source);
+    return status;
+}
+
 aq_status aq_tokenizer_open(const aq_gguf *file, aq_tokenizer **out) {
     return aq_tokenizer_open_as(file, NULL, out);
+}
+
+aq_status aq_tokenizer_open_hf(const aq_tokenizer_files *files, aq_tokenizer **out) {
+    aq_tokenizer_source source;
+    aq_tokenizer_json *json;
+    *out = NULL;
+    aq_status status = aq_tokenizer_json_read(files, &json, &source);
+    if (status == AQ_OK) status = aq_tokenizer_build(&source, out);
+    aq_tokenizer_source_close(&source);
+    aq_tokenizer_json_close(json);
+    return status;
+}
+
+/* Reads a file of the folder; without the file, *out stays as it is. */
+static aq_status read_file(const char *folder, const char *name, aq_text *out, char **memory) {
+    const size_t n = strlen(folder) + strlen(name) + 2;
+    char *path = malloc(n);
+    if (!path) return aq_fail(AQ_ERR_MEMORY, "no memory for the tokeniser of %s", folder);
+    snprintf(path, n, "%s/%s", folder, name);
+    aq_status status = AQ_OK;
+    if (access(path, F_OK) == 0) {
+        status = aq_file_read(path, memory, &out->bytes);
+        out->data = *memory;
+    }
+    free(path);
+    return status;
+}
+
+aq_status aq_tokenizer_open_folder(const char *path, aq_tokenizer **out) {
+    aq_tokenizer_files files = {.folder = path};
+    const struct {
+        const char *name;
+        aq_text *text;
+    } parts[] = {{"tokenizer.json", &files.tokenizer},
+                 {"tokenizer_config.json", &files.tokenizer_config},
+                 {"generation_config.json", &files.generation_config},
+                 {"config.json", &files.config},
+                 {"chat_template.jinja", &files.chat_template}};
+    enum { N_PART = sizeof parts / sizeof *parts };
+    char *memory[N_PART] = {NULL};
+    aq_status status = AQ_OK;
+    *out = NULL;
+    for (int i = 0; i < N_PART && status == AQ_OK; i++)
+        status = read_file(path, parts[i].name, parts[i].text, &memory[i]);
+    if (status == AQ_OK) status = aq_tokenizer_open_hf(&files, out);
+    for (int i = 0; i < N_PART; i++)
+        free(memory[i]);
+    return status;
 }
 
 void aq_tokenizer_close(aq_tokenizer *tok) {
     if (!tok) return;
     aq_pretokenizer_close(tok->pre);
+    aq_normalizer_close(tok->normalizer);
+    aq_normalizer_close(tok->blanks);
     aq_bpe_free(&tok->bpe);
     aq_special_tokens_close(&tok->special);
+    aq_added_tokens_close(&tok->added);
+    aq_added_tokens_close(&tok->normalized);
     aq_vocabulary_close(&tok->vocabulary);
+    free(tok->lead_text);
     free(tok->chat_template);
     free(tok);
 }
@@ -188,9 +246,12 @@ void aq_tokenizer_close(aq_tokenizer *tok) {
 typedef struct {
     const aq_tokenizer *tok;
     aq_token_list *list;
-    bool at_start; /* or behind a special token */
+    bool parse_special;
+    bool at_start; /* AQ_MERGE_SCORED: or behind a special token */
     aq_bpe_work work;
     aq_spm_work spm;
+    aq_normalizer_buffer normalized;
+    aq_normalizer_buffer led;
 } encoding;
 
 static aq_status reserve(aq_token_list *list, size_t n) {
@@ -210,17 +271,30 @@ aq_status aq_token_list_push(aq_token_list *list, int32_t id) {
     return AQ_OK;
 }
 
-/* Bytes that the vocabulary lacks are kept while merging, because they part their neighbours. */
+/* The token that a piece is as a whole, or -1. */
+static int32_t whole_piece(const aq_tokenizer *tok, const char *piece, size_t bytes) {
+    const aq_vocabulary *v = &tok->vocabulary;
+    if (!tok->ignore_merges) return -1;
+    if (tok->symbols.spelling == AQ_SPELT_GPT2) return aq_vocabulary_find_piece(v, piece, bytes);
+    const int32_t id = aq_vocabulary_find(v, piece, bytes);
+    return id >= 0 && v->tokens[id].kind == AQ_TOKEN_NORMAL ? id : -1;
+}
+
+/* Bytes that the vocabulary of a GGUF file lacks are kept while merging, because they part their
+ * neighbours. */
 static aq_status encode_piece(void *arg, const char *piece, size_t bytes) {
     encoding *e = arg;
     const aq_vocabulary *v = &e->tok->vocabulary;
-    const int32_t whole = e->tok->ignore_merges ? aq_vocabulary_find_piece(v, piece, bytes) : -1;
+    const int32_t whole = whole_piece(e->tok, piece, bytes);
     if (whole >= 0) return aq_token_list_push(e->list, whole);
     AQ_TRY(reserve(e->list, bytes));
     int32_t *ids = e->list->ids + e->list->n;
     int64_t n = (int64_t)bytes;
-    for (size_t i = 0; i < bytes; i++)
-        ids[i] = v->byte_ids[(uint8_t)piece[i]];
+    if (e->tok->merging == AQ_MERGE_SYMBOLS)
+        n = aq_symbols_of(&e->tok->symbols, piece, bytes, ids);
+    else
+        for (size_t i = 0; i < bytes; i++)
+            ids[i] = v->byte_ids[(uint8_t)piece[i]];
     AQ_TRY(aq_bpe_merge(&e->tok->bpe, &e->work, ids, &n));
     for (int64_t i = 0; i < n; i++)
         if (ids[i] >= 0) e->list->ids[e->list->n++] = ids[i];
@@ -241,17 +315,70 @@ static aq_status encode_part(void *arg, const char *part, size_t bytes, int32_t 
     const bool at_start = e->at_start;
     e->at_start = id >= 0;
     if (id >= 0) return aq_token_list_push(e->list, id);
-    if (e->tok->spelling == AQ_SPELT_SPM) return encode_spm(e, part, bytes, at_start);
+    if (e->tok->merging == AQ_MERGE_SCORED) return encode_spm(e, part, bytes, at_start);
     return aq_pretokenizer_split(e->tok->pre, part, bytes, encode_piece, e);
+}
+
+/* Whether the lead goes in front of a part. */
+static bool leads(const aq_source_lead *lead, const char *part, size_t bytes, bool at_start) {
+    if (!lead->text || (lead->at_start && !at_start)) return false;
+    const size_t n = strlen(lead->text);
+    return !lead->unless_there || bytes < n || memcmp(part, lead->text, n) != 0;
+}
+
+/* A part of normalised text, or an added token in it. */
+static aq_status encode_normalized(void *arg, const char *part, size_t bytes, int32_t id) {
+    encoding *e = arg;
+    const aq_tokenizer *tok = e->tok;
+    const bool at_start = e->at_start;
+    e->at_start = false;
+    if (id >= 0) return aq_token_list_push(e->list, id);
+    if (tok->blanks) {
+        AQ_TRY(aq_normalizer_apply(tok->blanks, part, bytes, &e->led));
+        part = e->led.data;
+        bytes = e->led.bytes;
+    }
+    if (!leads(&tok->lead, part, bytes, at_start))
+        return aq_pretokenizer_split(tok->pre, part, bytes, encode_piece, e);
+    const size_t n = strlen(tok->lead.text);
+    char *led = malloc(n + bytes);
+    if (!led) return aq_fail(AQ_ERR_MEMORY, "no memory to encode a text of %zu bytes", bytes);
+    memcpy(led, tok->lead.text, n);
+    memcpy(led + n, part, bytes);
+    const aq_status status = aq_pretokenizer_split(tok->pre, led, n + bytes, encode_piece, e);
+    free(led);
+    return status;
+}
+
+/* A part of the text as it is, or an added token in it. */
+static aq_status encode_section(void *arg, const char *part, size_t bytes, int32_t id) {
+    encoding *e = arg;
+    const aq_tokenizer *tok = e->tok;
+    if (id >= 0) {
+        e->at_start = false;
+        return aq_token_list_push(e->list, id);
+    }
+    if (tok->normalizer) {
+        AQ_TRY(aq_normalizer_apply(tok->normalizer, part, bytes, &e->normalized));
+        part = e->normalized.data;
+        bytes = e->normalized.bytes;
+    }
+    return aq_added_tokens_split(&tok->normalized, part, bytes, e->parse_special, encode_normalized,
+                                 e);
 }
 
 aq_status aq_tokenizer_encode(const aq_tokenizer *tok, const char *text, size_t bytes,
                               bool parse_special, aq_token_list *list) {
-    encoding e = {.tok = tok, .list = list, .at_start = true};
-    const aq_status status = aq_special_tokens_split(&tok->special, &tok->vocabulary, text, bytes,
-                                                     parse_special, encode_part, &e);
+    encoding e = {.tok = tok, .list = list, .parse_special = parse_special, .at_start = true};
+    const aq_status status =
+        tok->added_tokens
+            ? aq_added_tokens_split(&tok->added, text, bytes, parse_special, encode_section, &e)
+            : aq_special_tokens_split(&tok->special, &tok->vocabulary, text, bytes, parse_special,
+                                      encode_part, &e);
     aq_bpe_work_free(&e.work);
     aq_spm_work_free(&e.spm);
+    free(e.normalized.data);
+    free(e.led.data);
     return status;
 }
 
@@ -288,12 +415,12 @@ bool aq_tokenizer_adds_bos(const aq_tokenizer *tok) {
 }
 
 int32_t aq_tokenizer_eos(const aq_tokenizer *tok) {
-    return tok->ends[0];
+    return tok->eos;
 }
 
 bool aq_tokenizer_ends(const aq_tokenizer *tok, int32_t id) {
     if (id < 0 || id >= tok->vocabulary.n) return false;
-    for (int i = 0; i < N_END_KEY; i++)
+    for (int i = 0; i < tok->n_end; i++)
         if (tok->ends[i] == id) return true;
     return tok->vocabulary.tokens[id].ends_turn;
 }

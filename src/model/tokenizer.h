@@ -1,9 +1,10 @@
-/* Text to token ids and back, as model files describe it: byte-level BPE, or SentencePiece.
+/* Text to token ids and back, as model files describe it: GGUF, or the tokenizer.json of a Hugging
+ * Face folder; byte-level BPE, or SentencePiece.
  *
- * Encoding: special tokens are cut out of the text first (longest first). Byte-level: the rest is
- * split by the pre-tokeniser's regular expressions, and each piece is mapped byte by byte to the
- * GPT-2 alphabet and merged, lowest rank first. SentencePiece: the rest is merged as it is, highest
- * score first (src/model/spm.h).
+ * Encoding: special tokens are cut out of the text first. What is left is normalised, if the file
+ * says so, and split into pieces by the pre-tokeniser; each piece becomes symbols, bytes or
+ * characters, which are merged, lowest rank first. A GGUF file of the SentencePiece kind has none
+ * of these: its text is merged as it is, highest score first (src/model/spm.h).
  *
  * Decoding gives back the bytes, whatever they are, if the vocabulary has all 256; of bytes that it
  * lacks (SmolLM2 lacks 23 rare ones) nothing is kept. SentencePiece spells a blank as U+2581, so
@@ -18,6 +19,8 @@
 
 #include "src/base/status.h"
 #include "src/model/gguf.h"
+#include "src/model/tokenizer_json.h"
+#include "src/model/tokenizer_source.h"
 
 typedef struct aq_tokenizer aq_tokenizer;
 
@@ -29,6 +32,17 @@ aq_status aq_tokenizer_open(const aq_gguf *file, aq_tokenizer **out);
 /* The same with another pre-tokeniser than the file names (older files name none or a wrong one);
  * pre NULL: the file's. AQ_ERR_USAGE too (unknown name; SentencePiece has none). Local. */
 aq_status aq_tokenizer_open_as(const aq_gguf *file, const char *pre, aq_tokenizer **out);
+
+/* Reads the vocabulary of a Hugging Face folder over memory, which may go afterwards. The caller
+ * closes *out. AQ_ERR_FORMAT, AQ_ERR_UNSUPPORTED (a part that is malformed or would change the ids
+ * in a way not known here; file and part are named), AQ_ERR_MEMORY. Local. */
+aq_status aq_tokenizer_open_hf(const aq_tokenizer_files *files, aq_tokenizer **out);
+
+/* The same of the folder at `path`. AQ_ERR_IO too (tokenizer.json is missing). Local. */
+aq_status aq_tokenizer_open_folder(const char *path, aq_tokenizer **out);
+
+/* Makes a tokeniser of a source of any format, which may be closed afterwards. Local. */
+aq_status aq_tokenizer_build(const aq_tokenizer_source *source, aq_tokenizer **out);
 
 void aq_tokenizer_close(aq_tokenizer *tok);
 

@@ -1,15 +1,11 @@
 #include "src/model/vocabulary.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/model/utf8.h"
 
-#define TOKENS_KEY     "tokenizer.ggml.tokens"
-#define TYPES_KEY      "tokenizer.ggml.token_type"
-#define SCORES_KEY     "tokenizer.ggml.scores"
 #define MAX_TEXT_BYTES 65536
 
 /* A character of the alphabet beyond 0xff stands for one of these 68 bytes. */
@@ -156,16 +152,19 @@ static bool is_plain(aq_token_kind kind) {
     return kind == AQ_TOKEN_UNKNOWN || kind == AQ_TOKEN_CONTROL || kind == AQ_TOKEN_USER;
 }
 
-/* Copies a token's text to `bytes` and decodes it behind; returns the bytes used. */
-static size_t fill(aq_token *token, aq_gguf_string text, aq_spelling spelling, char *bytes,
-                   bool *in_alphabet) {
-    const size_t n = (size_t)text.bytes;
-    if (n > 0) memcpy(bytes, text.data, n);
+/* Copies a token to `bytes` and decodes it behind; returns the bytes used. */
+static size_t fill(aq_token *token, const aq_source_token *from, const aq_tokenizer_source *source,
+                   char *bytes, bool *in_alphabet) {
+    const size_t n = from->text.bytes;
+    if (n > 0) memcpy(bytes, from->text.data, n);
     token->text = token->piece = bytes;
     token->text_bytes = token->piece_bytes = (uint32_t)n;
-    if (is_known(bytes, n, &token->ends_turn)) token->kind = AQ_TOKEN_CONTROL;
+    token->kind = from->kind;
+    if (is_known(bytes, n, &token->ends_turn) && source->known_by_text)
+        token->kind = AQ_TOKEN_CONTROL;
     *in_alphabet = false;
     if (is_plain(token->kind)) return n;
+    token->ends_turn = false;
     token->piece = bytes + n;
     const int byte = token->kind == AQ_TOKEN_BYTE ? spelt_byte(bytes, n) : -1;
     if (byte >= 0) {
@@ -174,15 +173,9 @@ static size_t fill(aq_token *token, aq_gguf_string text, aq_spelling spelling, c
         return n + 1;
     }
     token->piece_bytes =
-        (uint32_t)(spelling == AQ_SPELT_SPM ? decode_blanks(bytes, n, bytes + n)
-                                            : decode(bytes, n, bytes + n, in_alphabet));
+        (uint32_t)(source->spelling == AQ_SPELT_SPM ? decode_blanks(bytes, n, bytes + n)
+                                                    : decode(bytes, n, bytes + n, in_alphabet));
     return n + token->piece_bytes;
-}
-
-/* Numbers that are no kind are taken as normal tokens: they hold text, whatever else they are. */
-static aq_token_kind kind_of(int64_t number) {
-    return number >= AQ_TOKEN_NORMAL && number <= AQ_TOKEN_BYTE ? (aq_token_kind)number
-                                                                : AQ_TOKEN_NORMAL;
 }
 
 static void find_bytes(aq_spelling spelling, aq_vocabulary *v) {
@@ -199,57 +192,41 @@ static void find_bytes(aq_spelling spelling, aq_vocabulary *v) {
     }
 }
 
-static aq_status read_tokens(const aq_gguf *file, aq_spelling spelling, aq_vocabulary *v) {
-    const bool typed = aq_gguf_has(file, TYPES_KEY);
+static aq_status copy_tokens(const aq_tokenizer_source *source, aq_vocabulary *v) {
     char *next = v->bytes;
     for (int32_t id = 0; id < v->n; id++) {
         aq_token *token = &v->tokens[id];
-        const aq_gguf_string text = aq_gguf_string_at(file, TOKENS_KEY, id);
         bool in_alphabet;
-        token->kind = typed ? kind_of(aq_gguf_int_at(file, TYPES_KEY, id)) : AQ_TOKEN_NORMAL;
-        next += fill(token, text, spelling, next, &in_alphabet);
-        if (text.bytes == 0) continue; /* such a token only fills its place */
+        next += fill(token, &source->tokens[id], source, next, &in_alphabet);
+        if (token->text_bytes == 0) continue; /* such a token only fills its place */
         if (!aq_name_index_add(&v->by_text, token->text, token->text_bytes, id))
-            return aq_fail(AQ_ERR_FORMAT,
-                           "%s: %s: token %d, \"%.*s\", is given twice; convert the "
-                           "model again",
-                           aq_gguf_path(file), TOKENS_KEY, (int)id,
-                           (int)(text.bytes < 64 ? text.bytes : 64), token->text);
+            return aq_fail(AQ_ERR_FORMAT, "%s: %s: token %d, \"%.*s\", is given twice; %s",
+                           source->path, source->tokens_part, (int)id,
+                           (int)(token->text_bytes < 64 ? token->text_bytes : 64), token->text,
+                           source->advice);
         if (in_alphabet) aq_name_index_add(&v->by_piece, token->piece, token->piece_bytes, id);
     }
-    find_bytes(spelling, v);
+    find_bytes(source->spelling, v);
     return AQ_OK;
 }
 
-static aq_status read_scores(const aq_gguf *file, aq_vocabulary *v) {
-    const int64_t n = aq_gguf_float_count(file, SCORES_KEY);
-    if (n != v->n)
-        return aq_fail(AQ_ERR_FORMAT,
-                       "%s: %s has %lld numbers for %d tokens; convert the model again",
-                       aq_gguf_path(file), SCORES_KEY, (long long)(n < 0 ? 0 : n), (int)v->n);
-    v->scores = malloc((size_t)n * sizeof *v->scores);
+static aq_status copy_scores(const aq_tokenizer_source *source, aq_vocabulary *v) {
+    v->scores = malloc((size_t)v->n * sizeof *v->scores);
     if (!v->scores) return aq_fail(AQ_ERR_MEMORY, "no memory for %d scores", (int)v->n);
-    for (int32_t id = 0; id < v->n; id++) {
-        v->scores[id] = (float)aq_gguf_float_at(file, SCORES_KEY, id);
-        if (isnan(v->scores[id]))
-            return aq_fail(AQ_ERR_FORMAT,
-                           "%s: %s: that of token %d is no number; convert the "
-                           "model again",
-                           aq_gguf_path(file), SCORES_KEY, (int)id);
-    }
+    for (int32_t id = 0; id < v->n; id++)
+        v->scores[id] = source->tokens[id].score;
     return AQ_OK;
 }
 
 /* The memory that all texts and pieces may need: a piece is no longer than its text. */
-static aq_status allocate(const aq_gguf *file, aq_vocabulary *v) {
+static aq_status allocate(const aq_tokenizer_source *source, aq_vocabulary *v) {
     uint64_t bytes = 1;
     for (int32_t id = 0; id < v->n; id++) {
-        const uint64_t text_bytes = aq_gguf_string_at(file, TOKENS_KEY, id).bytes;
+        const size_t text_bytes = source->tokens[id].text.bytes;
         if (text_bytes > MAX_TEXT_BYTES)
-            return aq_fail(AQ_ERR_FORMAT, "%s: %s: token %d has %llu bytes, at most %d make sense",
-                           aq_gguf_path(file), TOKENS_KEY, (int)id, (unsigned long long)text_bytes,
-                           MAX_TEXT_BYTES);
-        bytes += 2 * text_bytes;
+            return aq_fail(AQ_ERR_FORMAT, "%s: %s: token %d has %zu bytes, at most %d make sense",
+                           source->path, source->tokens_part, (int)id, text_bytes, MAX_TEXT_BYTES);
+        bytes += 2 * (uint64_t)text_bytes;
         if (text_bytes > v->max_text_bytes) v->max_text_bytes = (uint32_t)text_bytes;
     }
     v->tokens = calloc((size_t)v->n, sizeof *v->tokens);
@@ -260,23 +237,15 @@ static aq_status allocate(const aq_gguf *file, aq_vocabulary *v) {
     return aq_name_index_open((uint64_t)v->n, &v->by_piece);
 }
 
-aq_status aq_vocabulary_open(const aq_gguf *file, aq_spelling spelling, aq_vocabulary *out) {
-    const int64_t n = aq_gguf_string_count(file, TOKENS_KEY);
-    const int64_t n_type = aq_gguf_int_count(file, TYPES_KEY);
+aq_status aq_vocabulary_open(const aq_tokenizer_source *source, aq_vocabulary *out) {
     *out = (aq_vocabulary){0};
-    if (n < 1 || n > INT32_MAX)
-        return aq_fail(AQ_ERR_FORMAT,
-                       "%s has no vocabulary: %s is missing or empty; use a file "
-                       "that carries its tokeniser",
-                       aq_gguf_path(file), TOKENS_KEY);
-    if (n_type != n && aq_gguf_has(file, TYPES_KEY))
-        return aq_fail(
-            AQ_ERR_FORMAT, "%s: %s has %lld integers for %lld tokens; convert the model again",
-            aq_gguf_path(file), TYPES_KEY, (long long)(n_type < 0 ? 0 : n_type), (long long)n);
-    out->n = (int32_t)n;
-    aq_status status = allocate(file, out);
-    if (status == AQ_OK) status = read_tokens(file, spelling, out);
-    if (status == AQ_OK && spelling == AQ_SPELT_SPM) status = read_scores(file, out);
+    if (source->n < 1)
+        return aq_fail(AQ_ERR_FORMAT, "%s has no vocabulary: %s is empty; %s", source->path,
+                       source->tokens_part, source->advice);
+    out->n = source->n;
+    aq_status status = allocate(source, out);
+    if (status == AQ_OK) status = copy_tokens(source, out);
+    if (status == AQ_OK && source->merging == AQ_MERGE_SCORED) status = copy_scores(source, out);
     if (status != AQ_OK) aq_vocabulary_close(out);
     return status;
 }
