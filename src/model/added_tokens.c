@@ -18,11 +18,16 @@ static int longest_first(const void *a, const void *b) {
     return (x->id > y->id) - (x->id < y->id);
 }
 
-static aq_status fill(const aq_source_token *from, int32_t id, const aq_normalizer *normalizer,
-                      aq_added_token *out) {
+static aq_status fill(const aq_source_token *from, int32_t id, bool special,
+                      const aq_normalizer *normalizer, aq_added_token *out) {
     aq_normalizer_buffer text = {0};
     if (from->normalized && normalizer) {
-        AQ_TRY(aq_normalizer_apply(normalizer, from->text.data, from->text.bytes, &text));
+        const aq_status status =
+            aq_normalizer_apply(normalizer, from->text.data, from->text.bytes, &text);
+        if (status != AQ_OK) {
+            free(text.data);
+            return status;
+        }
     } else {
         text.data = malloc(from->text.bytes);
         if (!text.data) return aq_fail(AQ_ERR_MEMORY, "no memory for added tokens");
@@ -30,7 +35,7 @@ static aq_status fill(const aq_source_token *from, int32_t id, const aq_normaliz
         text.bytes = from->text.bytes;
     }
     *out = (aq_added_token){
-        text.data, text.bytes, id, from->kind == AQ_TOKEN_CONTROL, from->lstrip, from->rstrip,
+        text.data, text.bytes, id, special, from->lstrip, from->rstrip,
     };
     return AQ_OK;
 }
@@ -52,8 +57,9 @@ static aq_status index_tokens(aq_added_tokens *out) {
     return AQ_OK;
 }
 
-aq_status aq_added_tokens_open(const aq_tokenizer_source *source, bool normalized,
-                               const aq_normalizer *normalizer, aq_added_tokens *out) {
+aq_status aq_added_tokens_open(const aq_tokenizer_source *source, const aq_vocabulary *vocabulary,
+                               bool normalized, const aq_normalizer *normalizer,
+                               aq_added_tokens *out) {
     int64_t n = 0;
     aq_status status = AQ_OK;
     *out = (aq_added_tokens){0};
@@ -63,7 +69,8 @@ aq_status aq_added_tokens_open(const aq_tokenizer_source *source, bool normalize
     if (!out->tokens) return aq_fail(AQ_ERR_MEMORY, "no memory for added tokens");
     for (int32_t id = 0; id < source->n && status == AQ_OK; id++)
         if (is_added(&source->tokens[id], normalized))
-            status = fill(&source->tokens[id], id, normalizer, &out->tokens[out->n++]);
+            status = fill(&source->tokens[id], id, vocabulary->tokens[id].kind == AQ_TOKEN_CONTROL,
+                          normalizer, &out->tokens[out->n++]);
     if (status == AQ_OK) status = index_tokens(out);
     if (status != AQ_OK) aq_added_tokens_close(out);
     return status;

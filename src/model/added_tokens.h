@@ -13,6 +13,7 @@
 #include "src/model/normalizer.h"
 #include "src/model/special_tokens.h"
 #include "src/model/tokenizer_source.h"
+#include "src/model/vocabulary.h"
 
 /* One token to look for. */
 typedef struct {
@@ -32,11 +33,12 @@ typedef struct {
     int64_t n_length;
 } aq_added_tokens;
 
-/* The control and user-defined tokens of a source that are looked for in normalised text, or in
- * text as it is. The texts of the former are normalised, as HF does. The caller closes *out.
- * AQ_ERR_MEMORY. Local. */
-aq_status aq_added_tokens_open(const aq_tokenizer_source *source, bool normalized,
-                               const aq_normalizer *normalizer, aq_added_tokens *out);
+/* The control and user-defined tokens of a source, of the kinds that its vocabulary says, that are
+ * looked for in normalised text, or in text as it is. The texts of the former are normalised, as HF
+ * does. The caller closes *out. AQ_ERR_MEMORY. Local. */
+aq_status aq_added_tokens_open(const aq_tokenizer_source *source, const aq_vocabulary *vocabulary,
+                               bool normalized, const aq_normalizer *normalizer,
+                               aq_added_tokens *out);
 void aq_added_tokens_close(aq_added_tokens *added);
 
 /* Cuts a text; the parts are as for aq_special_tokens_split. Forwards failures of the sink. Local.

@@ -8,7 +8,9 @@
 
 #include "src/model/utf8.h"
 
-#define MAX_BYTES ((size_t)INT32_MAX)
+/* A text may become so many times as long: Unicode's forms make 11 times, blanks 3 times. */
+#define MAX_GROWTH 256
+#define MAX_BYTES  ((size_t)INT32_MAX)
 
 struct aq_normalizer {
     int n;
@@ -57,7 +59,7 @@ void aq_normalizer_close(aq_normalizer *normalizer) {
 }
 
 static aq_status put(aq_normalizer_buffer *out, const char *text, size_t bytes) {
-    if (bytes > MAX_BYTES - out->bytes)
+    if (bytes > out->limit - out->bytes)
         return aq_fail(AQ_ERR_LIMIT, "a text is too long when normalised; cut it");
     if (out->bytes + bytes > out->capacity) {
         const size_t capacity = (out->bytes + bytes) * 2 + 64;
@@ -107,12 +109,35 @@ static aq_status put_form(utf8proc_option_t form, const char *text, size_t bytes
     return status;
 }
 
-/* Forms the well-formed stretches; what is none parts them and stays. */
+/* Characters that have a form only since Unicode 12.1: the tokenizers package, whose tables are
+ * older, leaves them alone, and models have learnt what it gives. */
+static const struct {
+    uint32_t first;
+    uint32_t last;
+} since_12_1[] = {
+    {0x32ff, 0x32ff},   {0xa7f2, 0xa7f4},   {0xab69, 0xab69},   {0x10781, 0x10785},
+    {0x10787, 0x107b0}, {0x107b2, 0x107ba}, {0x11930, 0x11930}, {0x11938, 0x11938},
+    {0x1e030, 0x1e06d}, {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9},
+};
+
+/* Whether the well-formed character of 3 or 4 bytes at `text` is one of them. */
+static bool is_newer(const char *text, size_t length) {
+    const uint8_t *byte = (const uint8_t *)text;
+    uint32_t character = length == 3 ? byte[0] & 15u : byte[0] & 7u;
+    for (size_t i = 1; i < length; i++)
+        character = character << 6 | (byte[i] & 0x3fu);
+    for (size_t i = 0; i < sizeof since_12_1 / sizeof *since_12_1; i++)
+        if (character >= since_12_1[i].first && character <= since_12_1[i].last) return true;
+    return false;
+}
+
+/* Forms the stretches between what stays: bytes that are no character, and newer ones. */
 static aq_status form(utf8proc_option_t option, const char *text, size_t bytes,
                       aq_normalizer_buffer *out) {
     size_t begin = 0, length;
     for (size_t at = 0; at < bytes; at += length) {
-        if (aq_utf8_next(text + at, bytes - at, &length) == AQ_UTF8_WHOLE) continue;
+        const bool whole = aq_utf8_next(text + at, bytes - at, &length) == AQ_UTF8_WHOLE;
+        if (whole && (length < 3 || !is_newer(text + at, length))) continue;
         AQ_TRY(put_form(option, text + begin, at - begin, out));
         AQ_TRY(put(out, text + at, length));
         begin = at + length;
@@ -146,6 +171,7 @@ aq_status aq_normalizer_apply(const aq_normalizer *normalizer, const char *text,
     aq_normalizer_buffer other = {0};
     aq_status status = AQ_OK;
     out->bytes = 0;
+    out->limit = bytes < MAX_BYTES / MAX_GROWTH ? (bytes + 16) * MAX_GROWTH : MAX_BYTES;
     if (normalizer->n == 0) return put(out, text, bytes);
     for (int i = 0; i < normalizer->n && status == AQ_OK; i++) {
         if (i > 0) { /* the step before has written `out`: read it, write the other one */
@@ -153,6 +179,7 @@ aq_status aq_normalizer_apply(const aq_normalizer *normalizer, const char *text,
             *out = other;
             other = written;
             out->bytes = 0;
+            out->limit = written.limit;
             text = other.data;
             bytes = other.bytes;
         }

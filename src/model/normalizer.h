@@ -38,10 +38,11 @@ typedef struct {
     char *data;
     size_t bytes;
     size_t capacity;
+    size_t limit; /* bytes that it may become */
 } aq_normalizer_buffer;
 
 /* Writes the normal form of any bytes to *out, whose memory is reused. AQ_ERR_MEMORY, AQ_ERR_LIMIT
- * (it would be longer than 2^31 bytes). Local. */
+ * (it would be 256 times as long, or 2^31 bytes). Local. */
 aq_status aq_normalizer_apply(const aq_normalizer *normalizer, const char *text, size_t bytes,
                               aq_normalizer_buffer *out);
 

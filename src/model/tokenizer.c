@@ -144,8 +144,8 @@ static aq_status open_pieces(const aq_tokenizer_source *source, aq_tokenizer *to
 static aq_status open_special(const aq_tokenizer_source *source, aq_tokenizer *tok) {
     tok->added_tokens = source->added_tokens;
     if (!source->added_tokens) return aq_special_tokens_open(&tok->vocabulary, &tok->special);
-    AQ_TRY(aq_added_tokens_open(source, false, tok->normalizer, &tok->added));
-    return aq_added_tokens_open(source, true, tok->normalizer, &tok->normalized);
+    AQ_TRY(aq_added_tokens_open(source, &tok->vocabulary, false, tok->normalizer, &tok->added));
+    return aq_added_tokens_open(source, &tok->vocabulary, true, tok->normalizer, &tok->normalized);
 }
 
 aq_status aq_tokenizer_build(const aq_tokenizer_source *source, aq_tokenizer **out) {

@@ -37,16 +37,39 @@ static const char *show(const char *text, char shown[AQ_GGUF_SHOWN_BYTES]) {
     return aq_gguf_show((aq_gguf_string){text, strlen(text)}, shown);
 }
 
-/* cJSON ends texts at the character NUL, which would make tokens others than they are. */
-static bool holds_nul(aq_text text) {
-    size_t n_slash = 0;
+/* cJSON ends texts at the character NUL. In tokenizer.json it is written as these two bytes, which
+ * are no UTF-8, while cJSON has it; aq_text has its length and may hold it. */
+#define STAND_IN "\xc0\x80"
+
+/* Copies JSON text with every escape of NUL replaced; returns the bytes written, 0 if there is a
+ * NUL that is not escaped. */
+static size_t replace_nul(aq_text text, char *to) {
+    size_t n_slash = 0, n = 0;
     for (size_t i = 0; i < text.bytes; i++) {
-        if (text.data[i] == '\0') return true;
-        if (n_slash % 2 == 1 && text.bytes - i >= 5 && memcmp(text.data + i, "u0000", 5) == 0)
-            return true;
+        if (text.data[i] == '\0') return 0;
+        if (n_slash % 2 == 1 && text.bytes - i >= 5 && memcmp(text.data + i, "u0000", 5) == 0) {
+            memcpy(to + n - 1, STAND_IN, 2);
+            n++;
+            i += 4;
+            n_slash = 0;
+            continue;
+        }
         n_slash = text.data[i] == '\\' ? n_slash + 1 : 0;
+        to[n++] = text.data[i];
     }
-    return false;
+    return n;
+}
+
+/* A text that cJSON has, NUL put back in place. */
+static aq_text take(char *text) {
+    size_t n = 0;
+    for (const char *from = text; *from; n++) {
+        const bool nul = strncmp(from, STAND_IN, 2) == 0;
+        text[n] = nul ? '\0' : *from;
+        from += nul ? 2 : 1;
+    }
+    if (text[n] != '\0') text[n] = '\0';
+    return (aq_text){text, n};
 }
 
 static aq_status parse(const char *folder, const char *name, aq_text text, cJSON **out) {
@@ -54,10 +77,14 @@ static aq_status parse(const char *folder, const char *name, aq_text text, cJSON
     *out = NULL;
     if (!text.data) return AQ_OK;
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    if (holds_nul(text))
-        return aq_fail(AQ_ERR_UNSUPPORTED, "%s holds the character NUL, which is not supported",
-                       path);
-    return aq_json_parse(path, text.data, text.bytes, out);
+    char *copy = malloc(text.bytes + 1);
+    if (!copy) return aq_fail(AQ_ERR_MEMORY, "no memory to read %s", path);
+    const size_t n = replace_nul(text, copy);
+    const aq_status status =
+        n > 0 ? aq_json_parse(path, copy, n, out)
+              : aq_fail(AQ_ERR_FORMAT, "%s is empty or holds the character NUL", path);
+    free(copy);
+    return status;
 }
 
 /* ---- vocabulary ---- */
@@ -97,9 +124,9 @@ static aq_status read_vocab(const cJSON *vocab, const char *unk, aq_tokenizer_so
     for (const cJSON *one = vocab->child; one; one = one->next) {
         aq_source_token *token = &out->tokens[(int32_t)one->valuedouble];
         if (token->text.bytes > 0) return bad_id(out, "model.vocab", one->string);
-        token->text = (aq_text){one->string, strlen(one->string)};
         if (out->byte_fallback && is_byte(one->string)) token->kind = AQ_TOKEN_BYTE;
         if (unk && strcmp(one->string, unk) == 0) out->unk = (int32_t)one->valuedouble;
+        token->text = take(one->string);
     }
     return AQ_OK;
 }
@@ -115,11 +142,12 @@ static aq_status read_added_token(const aq_json *json, aq_tokenizer_source *out)
         return aq_fail(AQ_ERR_FORMAT, "%s: added_tokens: token %lld has no content", json->path,
                        (long long)id);
     aq_source_token *token = &out->tokens[id];
-    const size_t bytes = strlen(text);
-    if (token->text.bytes > 0 &&
-        (token->text.bytes != bytes || memcmp(token->text.data, text, bytes) != 0))
+    const aq_text content =
+        take(cJSON_GetObjectItemCaseSensitive(json->object, "content")->valuestring);
+    if (token->text.bytes > 0 && (token->text.bytes != content.bytes ||
+                                  memcmp(token->text.data, content.data, content.bytes) != 0))
         return bad_id(out, "added_tokens", text);
-    token->text = (aq_text){text, bytes};
+    token->text = content;
     AQ_TRY(aq_json_bool(json, "special", false, &special));
     AQ_TRY(aq_json_bool(json, "single_word", false, &single_word));
     AQ_TRY(aq_json_bool(json, "lstrip", false, &token->lstrip));
@@ -143,15 +171,16 @@ static bool read_merge(const cJSON *merge, aq_source_merge *out) {
     if (cJSON_IsArray(merge)) {
         const cJSON *left = merge->child, *right = left ? left->next : NULL;
         if (!is_text(left) || !is_text(right) || right->next) return false;
-        out->left = (aq_text){left->valuestring, strlen(left->valuestring)};
-        out->right = (aq_text){right->valuestring, strlen(right->valuestring)};
+        out->left = take(left->valuestring);
+        out->right = take(right->valuestring);
         return true;
     }
-    const char *text = cJSON_IsString(merge) ? merge->valuestring : "";
-    const char *space = strchr(text, ' ');
+    char *text = cJSON_IsString(merge) ? merge->valuestring : NULL;
+    char *space = text ? strchr(text, ' ') : NULL;
     if (!space || space == text || !space[1] || strchr(space + 1, ' ')) return false;
-    out->left = (aq_text){text, (size_t)(space - text)};
-    out->right = (aq_text){space + 1, strlen(space + 1)};
+    *space = '\0';
+    out->left = take(text);
+    out->right = take(space + 1);
     return true;
 }
 

@@ -160,7 +160,7 @@ static size_t fill(aq_token *token, const aq_source_token *from, const aq_tokeni
     token->text = token->piece = bytes;
     token->text_bytes = token->piece_bytes = (uint32_t)n;
     token->kind = from->kind;
-    if (is_known(bytes, n, &token->ends_turn) && source->known_by_text)
+    if (is_known(bytes, n, &token->ends_turn) && (source->known_by_text || is_plain(token->kind)))
         token->kind = AQ_TOKEN_CONTROL;
     *in_alphabet = false;
     if (is_plain(token->kind)) return n;

@@ -31,9 +31,9 @@ typedef struct {
 } aq_vocabulary;
 
 /* Copies the tokens of a source, which may be closed afterwards. A token whose text is known to be
- * special ("<|im_end|>") is a control token if source->known_by_text; else it ends a turn only if
- * it is cut out of texts. AQ_ERR_FORMAT (no tokens, a text given twice or too long), AQ_ERR_MEMORY.
- * Local. */
+ * special ("<|im_end|>") is a control token if it is cut out of texts at all, and
+ * in any case if source->known_by_text. AQ_ERR_FORMAT (no tokens, a text given twice or too
+ * long), AQ_ERR_MEMORY. Local. */
 aq_status aq_vocabulary_open(const aq_tokenizer_source *source, aq_vocabulary *out);
 
 /* Frees what is owned; a zeroed struct is allowed. Local. */

@@ -6,7 +6,6 @@
 
 #include "src/base/rng.h"
 #include "src/model/spm.h"
-#include "tests/support/gguf_writer.h"
 #include "tests/support/suite.h"
 
 #define BLANK "\u2581"
@@ -14,18 +13,18 @@
 /* A vocabulary of the texts, with scores or with falling ones 0, -1, -2, ... */
 static aq_status open_texts(const char *const *texts, const double *scores, int n,
                             aq_vocabulary *v) {
-    double falling[64];
-    uint8_t *data;
-    aq_gguf *file;
-    aq_gguf_writer w = aq_gguf_writer_make();
-    for (int i = 0; i < n; i++)
-        falling[i] = -i;
-    aq_gguf_put_texts(&w, "tokenizer.ggml.tokens", texts, n);
-    aq_gguf_put_floats(&w, "tokenizer.ggml.scores", AQ_GGUF_F32, scores ? scores : falling, n);
-    aq_status status = aq_gguf_writer_open(&w, &data, &file);
-    if (status == AQ_OK) status = aq_vocabulary_open(file, AQ_SPELT_SPM, v);
-    aq_gguf_close(file);
-    free(data);
+    aq_tokenizer_source source = {.path = "test",
+                                  .tokens_part = "tokens",
+                                  .advice = "mend the test",
+                                  .spelling = AQ_SPELT_SPM,
+                                  .merging = AQ_MERGE_SCORED};
+    aq_status status = aq_tokenizer_source_tokens(&source, n);
+    for (int i = 0; status == AQ_OK && i < n; i++) {
+        source.tokens[i].text = (aq_text){texts[i], strlen(texts[i])};
+        source.tokens[i].score = (float)(scores ? scores[i] : -i);
+    }
+    if (status == AQ_OK) status = aq_vocabulary_open(&source, v);
+    aq_tokenizer_source_close(&source);
     return status;
 }
 

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/base/file.h"
 #include "src/base/rng.h"
 #include "src/model/tokenizer.h"
 #include "tests/support/suite.h"
 #include "tests/support/tiny_model.h"
+#include "tests/support/token_corpus.h"
 
 /* The tokeniser that the writer holds. Ends the writer; the file is closed before it returns. */
 static aq_status open_writer(aq_gguf_writer *w, const char *pre, aq_tokenizer **out) {
@@ -41,30 +41,8 @@ static aq_tokenizer *open_tiny(void) {
     return tok;
 }
 
-/* The ids of a text as a line; the caller frees it. NULL on failure, which is reported. */
-static char *line_of(const aq_tokenizer *tok, const char *text, size_t bytes, bool parse_special) {
-    aq_token_list list = {NULL, 0, 0};
-    char *line = NULL;
-    if (aq_test_ok(aq_tokenizer_encode(tok, text, bytes, parse_special, &list)))
-        line = calloc((size_t)list.n + 1, 12);
-    size_t n = 0;
-    for (int64_t i = 0; line && i < list.n; i++)
-        n += (size_t)sprintf(line + n, "%s%d", i > 0 ? " " : "", (int)list.ids[i]);
-    free(list.ids);
-    return line;
-}
-
-static bool encodes_to(const aq_tokenizer *tok, const char *text, size_t bytes, bool parse_special,
-                       const char *expected) {
-    char *line = line_of(tok, text, bytes, parse_special);
-    const bool good = line && strcmp(line, expected) == 0;
-    if (line && !good) printf("  got %s, expected %s\n", line, expected);
-    free(line);
-    return good;
-}
-
 static bool gives(const aq_tokenizer *tok, const char *text, const char *expected) {
-    return encodes_to(tok, text, strlen(text), true, expected);
+    return aq_test_encodes_to(tok, text, strlen(text), true, expected);
 }
 
 /* The tiny model's merges, in order: " t", "he", " the", "in", "er", "an", " a", "on" are 259 on.
@@ -80,8 +58,8 @@ static void test_ids(void) {
     CU_ASSERT_TRUE(gives(tok, " a n", "265 32 110")); /* no merge across pieces */
     CU_ASSERT_TRUE(gives(tok, "in12", "262 49 50"));
     CU_ASSERT_TRUE(gives(tok, "\xc3\xa9\xff", "195 169 255"));
-    CU_ASSERT_TRUE(encodes_to(tok, "a\0b", 3, true, "97 0 98"));
-    char *line = line_of(tok, " an", 3, true);
+    CU_ASSERT_TRUE(aq_test_encodes_to(tok, "a\0b", 3, true, "97 0 98"));
+    char *line = aq_test_line_of(tok, " an", 3, true);
     CU_ASSERT_TRUE(line &&
                    strcmp(line, "265 110") != 0); /* what merging from the left would give */
     free(line);
@@ -92,7 +70,7 @@ static void test_ids(void) {
 static void test_can_fail(void) {
     static const char *const wrong[] = {"116 260 111", "116 260", "116 260 110 0", ""};
     aq_tokenizer *tok = open_tiny();
-    char *line = tok ? line_of(tok, "then", 4, true) : NULL;
+    char *line = tok ? aq_test_line_of(tok, "then", 4, true) : NULL;
     for (int i = 0; line && i < 4; i++)
         CU_ASSERT_NOT_EQUAL(strcmp(line, wrong[i]), 0);
     free(line);
@@ -105,8 +83,8 @@ static void test_special_tokens(void) {
     const char *text = "<|im_start|>the<|im_end|>";
     const char *plain = "60 124 105 109 95 115 116 97 114 116 124 62 116 260 60 124 105 109 95 101 "
                         "110 100 124 62";
-    CU_ASSERT_TRUE(encodes_to(tok, text, strlen(text), true, "257 116 260 258"));
-    CU_ASSERT_TRUE(encodes_to(tok, text, strlen(text), false, plain));
+    CU_ASSERT_TRUE(aq_test_encodes_to(tok, text, strlen(text), true, "257 116 260 258"));
+    CU_ASSERT_TRUE(aq_test_encodes_to(tok, text, strlen(text), false, plain));
     aq_tokenizer_close(tok);
 }
 
@@ -122,27 +100,6 @@ static void test_list_grows(void) {
                    list.ids[1000] == 261);
     free(list.ids);
     aq_tokenizer_close(tok);
-}
-
-/* Whether the tokens of a text, put together, are text without the bytes marked in `lacking`. */
-static bool comes_back(const aq_tokenizer *tok, const char *text, size_t bytes, bool parse_special,
-                       const bool lacking[256]) {
-    aq_token_list list = {NULL, 0, 0};
-    size_t at = 0;
-    bool good = aq_test_ok(aq_tokenizer_encode(tok, text, bytes, parse_special, &list));
-    for (int64_t i = 0; good && i < list.n; i++) {
-        size_t n;
-        const char *piece = aq_tokenizer_piece(tok, list.ids[i], true, &n);
-        for (size_t j = 0; good && j < n; j++, at++) {
-            while (at < bytes && lacking && lacking[(uint8_t)text[at]])
-                at++;
-            good = at < bytes && text[at] == piece[j];
-        }
-    }
-    while (at < bytes && lacking && lacking[(uint8_t)text[at]])
-        at++;
-    free(list.ids);
-    return good && at == bytes;
 }
 
 static void test_round_trip(void) {
@@ -164,7 +121,7 @@ static void test_round_trip(void) {
                 text[n++] = (char)aq_rng_next(&rng);
             }
         }
-        n_wrong += !comes_back(tok, text, n, round % 2 == 0, NULL);
+        n_wrong += !aq_test_comes_back(tok, text, n, round % 2 == 0, NULL);
     }
     CU_ASSERT_EQUAL(n_wrong, 0);
     aq_tokenizer_close(tok);
@@ -283,12 +240,13 @@ static void test_spm(void) {
         CU_ASSERT_TRUE(gives(with, "a<|sep|>a<s>", "5 6 5 1"));
         CU_ASSERT_TRUE(gives(with, "<|sep|><|sep|>a", "6 6 5"));
         CU_ASSERT_TRUE(gives(without, "a<|sep|>a<s>", "4 6 4 1"));
-        CU_ASSERT_TRUE(encodes_to(without, "a<s>", 4, false, "4")); /* '<' and others: no bytes */
+        CU_ASSERT_TRUE(
+            aq_test_encodes_to(without, "a<s>", 4, false, "4")); /* '<' and others: no bytes */
         CU_ASSERT_TRUE(aq_tokenizer_bos(with) == 1 && aq_tokenizer_adds_bos(with));
         CU_ASSERT_TRUE(aq_tokenizer_ends(with, 2));
         CU_ASSERT_FALSE(aq_tokenizer_ends(with, 1));
         CU_ASSERT_PTR_NULL(aq_tokenizer_warning(with));
-        CU_ASSERT_TRUE(comes_back(without, "a  ba", 5, true, NULL));
+        CU_ASSERT_TRUE(aq_test_comes_back(without, "a  ba", 5, true, NULL));
     }
     aq_tokenizer_close(with);
     aq_tokenizer_close(without);
@@ -340,83 +298,6 @@ static void test_unknown_pre(void) {
 
 /* ---- a real model: tests/data/tokenizer/README.md says how the ids were made ---- */
 
-/* Replaces the escapes of a corpus line in place; returns the bytes that are left. */
-static size_t unescape(char *line) {
-    size_t n = 0;
-    for (const char *from = line; *from; n++) {
-        unsigned byte;
-        if (*from != '\\') {
-            line[n] = *from++;
-        } else if (from[1] == 'x' && sscanf(from + 2, "%2x", &byte) == 1) {
-            line[n] = (char)byte;
-            from += 4;
-        } else {
-            const char *simple = strchr("nrt\\", from[1]);
-            CU_ASSERT_TRUE(from[1] != '\0' && simple);
-            line[n] = from[1] == 'n' ? '\n' : from[1] == 'r' ? '\r' : from[1] == 't' ? '\t' : '\\';
-            from += 2;
-        }
-    }
-    return n;
-}
-
-/* Cuts the next line off; NULL at the end. */
-static char *next_line(char **rest) {
-    char *line = *rest, *end = line ? strchr(line, '\n') : NULL;
-    if (!end) return NULL;
-    *end = '\0';
-    *rest = end + 1;
-    return line;
-}
-
-/* A file of tests/data/tokenizer, or NULL, which is reported. The caller frees it. */
-static char *read_data(const char *name) {
-    char path[512], *text = NULL;
-    size_t bytes;
-    snprintf(path, sizeof path, "%s/tokenizer/%s", aq_test_data_dir(), name);
-    aq_test_ok(aq_file_read(path, &text, &bytes));
-    return text;
-}
-
-/* Checks one text: `ids` is "IDS", or "IDS | IDS without special tokens", or "-" for unknown. */
-static bool agrees(const aq_tokenizer *tok, const char *text, size_t bytes, char *ids,
-                   const bool lacking[256]) {
-    /* SentencePiece spells blanks as U+2581, which therefore comes back as a blank. */
-    const bool may_change = aq_tokenizer_find(tok, "<0x0A>") >= 0 && strstr(text, "\u2581");
-    bool good = may_change || (comes_back(tok, text, bytes, true, lacking) &&
-                               comes_back(tok, text, bytes, false, lacking));
-    if (strcmp(ids, "-") == 0) return good;
-    char *bar = strstr(ids, " | ");
-    if (bar) *bar = '\0';
-    good = encodes_to(tok, text, bytes, true, ids) && good;
-    return encodes_to(tok, text, bytes, false, bar ? bar + 3 : ids) && good;
-}
-
-static void check_corpus(const aq_tokenizer *tok, const char *ids_name) {
-    char *corpus = read_data("corpus.txt"), *ids = read_data(ids_name);
-    char *texts = corpus, *expected = ids, *line, *line_ids;
-    bool lacking[256];
-    int n = 0, n_wrong = 0;
-    for (int i = 0; i < 256; i++) {
-        const char byte = (char)i;
-        aq_token_list list = {NULL, 0, 0};
-        aq_test_ok(aq_tokenizer_encode(tok, &byte, 1, true, &list));
-        lacking[i] = list.n == 0;
-        free(list.ids);
-    }
-    while ((line = next_line(&texts)) && (line_ids = next_line(&expected))) {
-        const size_t bytes = unescape(line);
-        const bool good = agrees(tok, line, bytes, line_ids, lacking);
-        if (!good) printf("  %s: line %d of the corpus\n", ids_name, n + 1);
-        n++;
-        n_wrong += !good;
-    }
-    CU_ASSERT_EQUAL(n_wrong, 0);
-    CU_ASSERT_TRUE(n >= 80 && !next_line(&texts) && !next_line(&expected));
-    free(corpus);
-    free(ids);
-}
-
 /* The model that an environment variable names, if it has n_token tokens and `token` is one. */
 static void test_model(const char *variable, int32_t n_token, const char *token, const char *ids) {
     const char *path = getenv(variable);
@@ -431,7 +312,7 @@ static void test_model(const char *variable, int32_t n_token, const char *token,
     if (aq_test_ok(aq_gguf_open(path, &file)) && aq_test_ok(aq_tokenizer_open(file, &tok))) {
         snprintf(reason, sizeof reason, "%s names a model for which no ids are stored", variable);
         if (aq_tokenizer_count(tok) == n_token && aq_tokenizer_find(tok, token) >= 0)
-            check_corpus(tok, ids);
+            aq_test_corpus(tok, ids, true);
         else
             aq_test_skip(reason);
     }
@@ -440,11 +321,11 @@ static void test_model(const char *variable, int32_t n_token, const char *token,
 }
 
 static void test_smollm2(void) {
-    test_model("AQUA_TEST_MODEL", 49152, "<|im_start|>", "smollm2.ids");
+    test_model("AQUA_TEST_MODEL", 49152, "<|im_start|>", "tokenizer/smollm2.ids");
 }
 
 static void test_gemma3(void) {
-    test_model("AQUA_TEST_GEMMA3", 262144, "<start_of_turn>", "gemma3.ids");
+    test_model("AQUA_TEST_GEMMA3", 262144, "<start_of_turn>", "tokenizer/gemma3.ids");
 }
 
 void aq_test_register(CU_pSuite suite) {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/model/tokenizer_gguf.h"
 #include "src/model/vocabulary.h"
 #include "tests/support/gguf_writer.h"
 #include "tests/support/suite.h"
@@ -13,11 +14,18 @@
 
 /* The vocabulary that the writer holds. Ends the writer; the file is closed before it returns. */
 static aq_status open_spelt(aq_gguf_writer *w, aq_spelling spelling, aq_vocabulary *v) {
+    static const char *const merges[] = {"a b"}; /* nobody looks them up here */
     uint8_t *data;
     aq_gguf *file;
+    aq_tokenizer_source source;
+    *v = (aq_vocabulary){0};
+    aq_gguf_put_text(w, "tokenizer.ggml.model", spelling == AQ_SPELT_SPM ? "llama" : "gpt2");
+    aq_gguf_put_texts(w, "tokenizer.ggml.merges", merges, 1);
     aq_status status = aq_gguf_writer_open(w, &data, &file);
     if (status != AQ_OK) return status;
-    status = aq_vocabulary_open(file, spelling, v);
+    status = aq_tokenizer_gguf_read(file, NULL, &source);
+    if (status == AQ_OK) status = aq_vocabulary_open(&source, v);
+    aq_tokenizer_source_close(&source);
     aq_gguf_close(file);
     if (data) memset(data, 'x', 8); /* nothing of the file is used any more */
     free(data);
@@ -241,11 +249,32 @@ static void test_spm_scores_refused(void) {
     aq_vocabulary_close(&v);
 }
 
+/* Of a source that names its kinds rightly, a known text is special only if it is cut out. */
+static void test_known_if_added(void) {
+    aq_source_token tokens[] = {{.text = {"<|im_end|>", 10}, .kind = AQ_TOKEN_NORMAL},
+                                {.text = {"</s>", 4}, .kind = AQ_TOKEN_USER}};
+    const aq_tokenizer_source source = {.path = "x",
+                                        .tokens_part = "vocab",
+                                        .advice = "",
+                                        .merging = AQ_MERGE_SYMBOLS,
+                                        .tokens = tokens,
+                                        .n = 2};
+    const aq_tokenizer_source empty = {.path = "x", .tokens_part = "vocab", .advice = "stop"};
+    aq_vocabulary v;
+    if (!aq_test_ok(aq_vocabulary_open(&source, &v))) return;
+    CU_ASSERT_TRUE(v.tokens[0].kind == AQ_TOKEN_NORMAL && !v.tokens[0].ends_turn);
+    CU_ASSERT_TRUE(v.tokens[1].kind == AQ_TOKEN_CONTROL && v.tokens[1].ends_turn);
+    CU_ASSERT_PTR_NULL(v.scores);
+    aq_vocabulary_close(&v);
+    aq_test_fails(aq_vocabulary_open(&empty, &v), AQ_ERR_FORMAT, "vocab is empty; stop");
+}
+
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "alphabet", test_alphabet);
     CU_add_test(suite, "words", test_words);
     CU_add_test(suite, "kinds", test_kinds);
     CU_add_test(suite, "known texts", test_known_texts);
+    CU_add_test(suite, "known if added", test_known_if_added);
     CU_add_test(suite, "empty texts", test_empty_texts);
     CU_add_test(suite, "refused", test_refused);
     CU_add_test(suite, "spm", test_spm);
