@@ -56,6 +56,18 @@ static bool cuts(const char *name, const char *expected) {
     return good && strcmp(s.text, expected) == 0;
 }
 
+/* Whether one stage of this behavior cuts a text so. */
+static bool stage_cuts(aq_pretokenizer_stage stage, int behavior, const char *text,
+                       const char *expected) {
+    aq_pretokenizer *pre;
+    shown s = {"", 0, -1};
+    stage.behavior = (aq_split_behavior)behavior;
+    if (!aq_test_ok(aq_pretokenizer_open_stages(&stage, 1, &pre))) return false;
+    const bool good = aq_test_ok(aq_pretokenizer_split(pre, text, strlen(text), show, &s));
+    aq_pretokenizer_close(pre);
+    return good && strcmp(s.text, expected) == 0;
+}
+
 static void expect_cuts(const char *name, const char *const *expected) {
     for (; *expected; expected++) {
         const bool good = cuts(name, *expected);
@@ -238,6 +250,48 @@ static void test_names(void) {
     aq_pretokenizer_close(NULL);
 }
 
+/* Each way to treat a match; the tokenizers package gives the same. */
+static void test_behaviors(void) {
+    static const aq_pretokenizer_stage dash = {"-", AQ_PATTERN_LITERAL, 0, false},
+                                       letter = {"[a-c]", AQ_PATTERN_ONIGURUMA, 0, true},
+                                       word = {"ab", AQ_PATTERN_LITERAL, 0, false};
+    static const struct {
+        const char *dashes, *letters, *words; /* cuts of --a--b-c-, --a--bc-, abab.ab */
+    } expected[] = {{"-_-_a_-_-_b_-_c_-", "--_a_--_b_c_-", "ab_ab_._ab"},
+                    {"a_b_c", "a_b_c", "."},
+                    {"-_-_a-_-_b-_c-", "--_a--_b_c-", "ab_ab_.ab"},
+                    {"-_-a_-_-b_-c_-", "--a_--b_c_-", "ab_ab._ab"},
+                    {"--_a_--_b_-_c_-", "--_a_--_bc_-", "abab_._ab"}};
+    for (int b = 0; b < 5; b++) {
+        CU_ASSERT_TRUE(stage_cuts(dash, b, "--a--b-c-", expected[b].dashes));
+        CU_ASSERT_TRUE(stage_cuts(letter, b, "--a--bc-", expected[b].letters));
+        CU_ASSERT_TRUE(stage_cuts(word, b, "abab.ab", expected[b].words));
+    }
+    CU_ASSERT_FALSE(stage_cuts(word, AQ_SPLIT_ISOLATED, "abab.ab", expected[4].words));
+}
+
+/* Expressions of a file that match nothing, are malformed, or go on for ever. */
+static void test_unfit_expressions(void) {
+    static const aq_pretokenizer_stage unfit[] = {{"a*", AQ_PATTERN_ONIGURUMA, 0, false},
+                                                  {"(a", AQ_PATTERN_ONIGURUMA, 0, false},
+                                                  {"\\w", AQ_PATTERN_ONIGURUMA, 0, false},
+                                                  {"", AQ_PATTERN_LITERAL, 0, false},
+                                                  {"\xff", AQ_PATTERN_LITERAL, 0, false}};
+    const aq_pretokenizer_stage slow = {"(?:(?:a|aa)+)+[bc]", AQ_PATTERN_ONIGURUMA, 0, false};
+    char text[64];
+    aq_pretokenizer *pre;
+    shown s = {"", 0, -1};
+    for (int i = 0; i < 5; i++)
+        aq_test_fails(aq_pretokenizer_open_stages(&unfit[i], 1, &pre), AQ_ERR_UNSUPPORTED,
+                      "expression");
+    memset(text, 'a', sizeof text);
+    text[0] = 'b'; /* or the library sees that no match is possible */
+    if (!aq_test_ok(aq_pretokenizer_open_stages(&slow, 1, &pre))) return;
+    aq_test_fails(aq_pretokenizer_split(pre, text, sizeof text, show, &s), AQ_ERR_LIMIT,
+                  "too many ways");
+    aq_pretokenizer_close(pre);
+}
+
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "gpt-2", test_gpt2);
     CU_add_test(suite, "digits alone", test_digits_alone);
@@ -249,6 +303,8 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "bad bytes", test_bad_bytes);
     CU_add_test(suite, "pieces cover any bytes", test_pieces_cover_any_bytes);
     CU_add_test(suite, "long runs", test_long_runs);
+    CU_add_test(suite, "behaviors", test_behaviors);
+    CU_add_test(suite, "unfit expressions", test_unfit_expressions);
     CU_add_test(suite, "sink fails", test_sink_fails);
     CU_add_test(suite, "names", test_names);
 }
