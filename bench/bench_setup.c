@@ -7,7 +7,7 @@
 
 #include "src/base/file.h"
 #include "src/base/threads.h"
-#include "src/model/gguf.h"
+#include "src/model/model_file.h"
 #include "src/model/tokenizer.h"
 
 static aq_status encode(const aq_tokenizer *tok, const char *path, aq_token_list *list) {
@@ -22,11 +22,11 @@ static aq_status encode(const aq_tokenizer *tok, const char *path, aq_token_list
 }
 
 static aq_status encode_file(const aq_bench_options *options, aq_token_list *list) {
-    aq_gguf *file = NULL;
+    aq_model_file *file = NULL;
     aq_tokenizer *tok = NULL;
-    AQ_TRY(aq_gguf_open(options->model, &file));
-    aq_status status = aq_tokenizer_open(file, &tok);
-    aq_gguf_close(file);
+    AQ_TRY(aq_model_file_open(options->model, &file));
+    aq_status status = aq_tokenizer_open_model(file, &tok);
+    aq_model_file_close(file);
     if (status == AQ_OK && aq_tokenizer_warning(tok))
         fprintf(stderr, "warning: %s\n", aq_tokenizer_warning(tok));
     if (status == AQ_OK) status = encode(tok, options->file, list);

@@ -6,14 +6,14 @@
 
 #include "src/base/file.h"
 #include "src/model/chat.h"
-#include "src/model/gguf.h"
+#include "src/model/model_file.h"
 
 aq_status aq_prompt_open_tokenizer(const char *model, aq_tokenizer **out) {
-    aq_gguf *file = NULL;
+    aq_model_file *file = NULL;
     *out = NULL;
-    AQ_TRY(aq_gguf_open(model, &file));
-    aq_status status = aq_tokenizer_open(file, out);
-    aq_gguf_close(file);
+    AQ_TRY(aq_model_file_open(model, &file));
+    const aq_status status = aq_tokenizer_open_model(file, out);
+    aq_model_file_close(file);
     if (status == AQ_OK && aq_tokenizer_warning(*out))
         fprintf(stderr, "warning: %s\n", aq_tokenizer_warning(*out));
     return status;

@@ -225,6 +225,12 @@ aq_status aq_tokenizer_open_folder(const char *path, aq_tokenizer **out) {
     return status;
 }
 
+aq_status aq_tokenizer_open_model(const aq_model_file *file, aq_tokenizer **out) {
+    const aq_gguf *gguf = aq_model_file_gguf(file);
+    if (gguf) return aq_tokenizer_open(gguf, out);
+    return aq_tokenizer_open_folder(aq_model_file_path(file), out);
+}
+
 void aq_tokenizer_close(aq_tokenizer *tok) {
     if (!tok) return;
     aq_pretokenizer_close(tok->pre);

@@ -19,6 +19,7 @@
 
 #include "src/base/status.h"
 #include "src/model/gguf.h"
+#include "src/model/model_file.h"
 #include "src/model/tokenizer_json.h"
 #include "src/model/tokenizer_source.h"
 
@@ -40,6 +41,9 @@ aq_status aq_tokenizer_open_hf(const aq_tokenizer_files *files, aq_tokenizer **o
 
 /* The same of the folder at `path`. AQ_ERR_IO too (tokenizer.json is missing). Local. */
 aq_status aq_tokenizer_open_folder(const char *path, aq_tokenizer **out);
+
+/* Whichever of the two belongs to an opened model. Local. */
+aq_status aq_tokenizer_open_model(const aq_model_file *file, aq_tokenizer **out);
 
 /* Makes a tokeniser of a source of any format, which may be closed afterwards. Local. */
 aq_status aq_tokenizer_build(const aq_tokenizer_source *source, aq_tokenizer **out);
