@@ -112,7 +112,7 @@ static aq_status take_place(const aq_safetensors *file, const cJSON *entry, int6
 }
 
 static aq_status take_tensor(const aq_safetensors *file, const cJSON *entry, aq_tensor *t) {
-    int64_t bits, n_elem;
+    int64_t bits = 0, n_elem = 0;
     *t = (aq_tensor){.name = entry->string, .path = file->path};
     t->name_bytes = strlen(entry->string);
     if (t->name_bytes == 0)
