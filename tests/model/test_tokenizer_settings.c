@@ -60,8 +60,8 @@ static void test_bos(void) {
 static void test_template(void) {
     static const char *const configs[] = {
         "{\"chat_template\":\"one\"}",
-        "{\"chat_template\":[{\"name\":\"tool\",\"template\":\"two\"},"
-        "{\"name\":\"default\",\"template\":\"one\"}]}",
+        ("{\"chat_template\":[{\"name\":\"tool\",\"template\":\"two\"},"
+         "{\"name\":\"default\",\"template\":\"one\"}]}"),
         "{\"chat_template\":[{\"name\":\"x\",\"template\":\"one\"},{\"name\":\"y\"}]}"};
     for (int i = 0; i < 3; i++) {
         aq_tokenizer_source s = make_source();
