@@ -16,5 +16,8 @@ aqua_add_test(launch statistics LIBS aq_bench)
 
 add_test(NAME real_model COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/real_model
   $<TARGET_FILE:aqua-dist>)
-set_tests_properties(real_model PROPERTIES TIMEOUT 1200 PROCESSORS 2 SKIP_RETURN_CODE 77
-  LABELS "mpi;slow")
+add_test(NAME real_model_long COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/real_model
+  $<TARGET_FILE:aqua-dist> long)
+set_tests_properties(real_model real_model_long PROPERTIES TIMEOUT 1200 PROCESSORS 2
+  SKIP_RETURN_CODE 77 LABELS "mpi;slow")
+set_property(TEST real_model_long APPEND PROPERTY LABELS long)

@@ -35,17 +35,24 @@ aqua_add_test(model utf8_stream LIBS aq_model)
 aqua_add_test(model safetensors LIBS aq_model)
 aqua_add_test(model weights_loader LIBS aq_model)
 
-# A short look for crashes; by hand, run it longer: tests/fuzz/fuzz_main.c says how. One at a time:
-# each keeps its input in the same file.
-file(GLOB corpus CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/corpus/safetensors/*)
+# A short look for crashes, and with --long ten minutes under sanitizers. Each target keeps its
+# input in a folder of its own.
+file(GLOB seeds_safetensors CONFIGURE_DEPENDS
+  ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/corpus/safetensors/*)
+set(seeds_gguf ${CMAKE_CURRENT_SOURCE_DIR}/data/hf/llama/model.gguf)
 foreach(target gguf safetensors tokenizer tokenizer_json)
   add_executable(fuzz_${target} fuzz/fuzz_${target}.c fuzz/fuzz_main.c)
   target_link_libraries(fuzz_${target} PRIVATE aq_test_support aq_model)
+  set(folder ${CMAKE_CURRENT_BINARY_DIR}/fuzz/${target})
+  file(MAKE_DIRECTORY ${folder})
+  add_test(NAME fuzz_${target} WORKING_DIRECTORY ${folder}
+    COMMAND fuzz_${target} 2 1 ${seeds_${target}})
+  set_tests_properties(fuzz_${target} PROPERTIES LABELS serial TIMEOUT 120
+    RESOURCE_LOCK fuzz_${target})
+  if(AQUA_SANITIZE)
+    add_test(NAME fuzz_${target}_long WORKING_DIRECTORY ${folder}
+      COMMAND fuzz_${target} 600 2 ${seeds_${target}})
+    set_tests_properties(fuzz_${target}_long PROPERTIES LABELS long TIMEOUT 900
+      RESOURCE_LOCK fuzz_${target})
+  endif()
 endforeach()
-add_test(NAME fuzz_gguf COMMAND fuzz_gguf 2 1
-  ${CMAKE_CURRENT_SOURCE_DIR}/data/hf/llama/model.gguf)
-add_test(NAME fuzz_safetensors COMMAND fuzz_safetensors 2 1 ${corpus})
-add_test(NAME fuzz_tokenizer COMMAND fuzz_tokenizer 2 1)
-add_test(NAME fuzz_tokenizer_json COMMAND fuzz_tokenizer_json 2 1)
-set_tests_properties(fuzz_gguf fuzz_safetensors fuzz_tokenizer fuzz_tokenizer_json PROPERTIES
-  LABELS "serial" TIMEOUT 120 RESOURCE_LOCK fuzz-last-input)
