@@ -102,6 +102,7 @@ static aq_status show_model(const aq_options *options, const aq_model_file *file
     if (aq_model_file_gguf(file)) print_metadata(aq_model_file_gguf(file));
     print_tensors(file);
     AQ_TRY(aq_model_config_read(file, &config));
+    aq_model_config_fit_window(&config);
     aq_status status = aq_model_weights_open(file, &config, &weights);
     if (status == AQ_OK) {
         print_config(&config, &weights);

@@ -65,6 +65,7 @@ static aq_status open_local(aq_engine *engine, const aq_engine_options *options)
     AQ_TRY(aq_model_config_read(engine->file, &engine->config));
     AQ_TRY(aq_model_weights_open(engine->file, &engine->config, &engine->weights));
     AQ_TRY(apply_rope_options(options, &engine->config));
+    aq_model_config_fit_window(&engine->config);
     if (options->projection_path) {
         AQ_TRY(aq_projection_read(options->projection_path, &engine->projection));
         AQ_TRY(aq_projection_check(options->projection_path, &engine->projection, &engine->config,

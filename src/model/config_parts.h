@@ -19,8 +19,8 @@ aq_status aq_gguf_config_read(const aq_model_file *file, aq_model_config *out);
 /* Fills what the family fixes: everything else is the reader's. Local. */
 void aq_config_begin(const aq_family *family, aq_model_config *out);
 
-/* Checks what only the whole can show, and completes it: heads divide, widths are even, a window as
- * long as the context is none, experts used are there. AQ_ERR_FORMAT. Local. */
+/* Checks what only the whole can show, and completes it: heads divide, widths are even, no window
+ * without windowed layers, experts used are there. AQ_ERR_FORMAT. Local. */
 aq_status aq_config_finish(const char *path, aq_model_config *config);
 
 /* scalar^-1/2, rounded once. Local. */

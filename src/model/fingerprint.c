@@ -47,7 +47,10 @@ static void add_set(XXH3_state_t *state, const aq_layer_set *set) {
 
 /* What sets a model apart from a plain one, so that the fingerprints of plain ones stay what they
  * were before there were others. */
-static void add_traits(XXH3_state_t *state, const aq_model_config *c) {
+static void add_traits(XXH3_state_t *state, const aq_model_config *config) {
+    aq_model_config fitted = *config; /* files may or may not say a window that hides nothing */
+    const aq_model_config *c = &fitted;
+    aq_model_config_fit_window(&fitted);
     if (c->window > 0) {
         add_number(state, 1, 1);
         add_number(state, (uint64_t)c->window, 8);

@@ -53,17 +53,20 @@ static aq_status check_experts(const char *path, const aq_model_config *c) {
                    c->n_expert_used, c->n_expert);
 }
 
-/* A window as long as the context hides nothing: layers that rotate as the others do are like them
- * then. No windowed layers and no window are the same. */
+/* No windowed layers and no window are the same. */
 static void complete_windows(aq_model_config *c) {
     static const aq_layer_set none;
-    if (c->window >= c->n_ctx) c->window = c->two_ropes ? c->n_ctx : 0;
     if (c->window == 0) c->windowed = none;
     if (memcmp(&c->windowed, &none, sizeof none) == 0) {
         c->window = 0;
         c->two_ropes = false;
     }
     if (!c->two_ropes) c->rope_local = c->rope;
+}
+
+void aq_model_config_fit_window(aq_model_config *c) {
+    if (c->window >= c->n_ctx) c->window = c->two_ropes ? c->n_ctx : 0;
+    complete_windows(c);
 }
 
 float aq_scale_of(double scalar) {

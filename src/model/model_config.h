@@ -100,8 +100,7 @@ typedef struct {
     bool two_ropes;            /* rope_local is not rope */
     aq_rope_config rope_local; /* of windowed layers; with two_ropes, without divisors */
     int64_t window;            /* a windowed layer's query p sees keys p - window + 1 .. p; 0: no
-                                  layer is windowed. Less than n_ctx; n_ctx (all) if the layers
-                                  differ from the others by their table only */
+                                  layer is windowed. See aq_model_config_fit_window */
     aq_layer_set windowed;     /* empty if window is 0 */
     /* experts: p = softmax(router x) over all; the n_expert_used largest, ties to the lower id;
      * y = sum of p_e expert_e(x), each p divided by the sum of those used if renormalised */
@@ -122,6 +121,11 @@ typedef struct {
  * named), AQ_ERR_UNSUPPORTED (family, or a key whose value would need what is not there, named).
  * Local. */
 aq_status aq_model_config_read(const aq_model_file *file, aq_model_config *out);
+
+/* Once n_ctx is final, which options may have changed: a window as long as the context hides
+ * nothing, so its layers become like the others; or, if they differ from them by their table too,
+ * the window becomes n_ctx. Local. */
+void aq_model_config_fit_window(aq_model_config *config);
 
 /* Whether a layer sees a window only, and whether its feed-forward are experts. Local. */
 static inline bool aq_model_windowed(const aq_model_config *config, int layer) {

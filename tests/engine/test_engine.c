@@ -4,8 +4,12 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "src/base/file.h"
 #include "tests/engine/engine_case.h"
 #include "tests/support/known_logits.h"
 #include "tests/support/mpi_world.h"
@@ -123,6 +127,45 @@ static void divisors_stay(void) {
     aq_known_free(&k);
 }
 
+/* A stored model with a window as long as its context; its path goes to `folder`. */
+static bool make_wide_window(char folder[AQ_CASE_PATH_BYTES]) {
+    static const char from[] = "\"sliding_window\": 48", to[] = "\"sliding_window\": 4096";
+    char path[AQ_CASE_PATH_BYTES + 32], target[AQ_CASE_PATH_BYTES + 32], text[4096], *config = NULL;
+    size_t n = 0;
+    snprintf(folder, AQ_CASE_PATH_BYTES, "%s/window", aq_test_temp_dir());
+    snprintf(path, sizeof path, "%s/hf/mistral_swa/config.json", aq_test_data_dir());
+    if (!aq_test_ok(aq_file_read(path, &config, &n))) return false;
+    const char *at = strstr(config, from);
+    CU_ASSERT_TRUE(at && mkdir(folder, 0777) == 0);
+    snprintf(text, sizeof text, "%.*s%s%s", at ? (int)(at - config) : 0, config, to,
+             at ? at + strlen(from) : "");
+    free(config);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    const bool made = at && aq_test_ok(aq_file_write(path, text, strlen(text)));
+    snprintf(target, sizeof target, "%s/hf/mistral_swa/model.safetensors", aq_test_data_dir());
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    return made && symlink(target, path) == 0;
+}
+
+/* A window as long as the context hides nothing, until the context is stretched. */
+static void stretched_contexts_keep_windows(void) {
+    char folder[AQ_CASE_PATH_BYTES];
+    if (!make_wide_window(folder)) return;
+    for (int i = 0; i < 2; i++) {
+        const aq_engine_options options = {.model_path = folder,
+                                           .n_thread = 1,
+                                           .rope_scaling = i ? AQ_SCALING_LINEAR : AQ_SCALING_MODEL,
+                                           .rope_scale = i ? 2 : 0};
+        aq_engine *engine = NULL;
+        if (aq_test_ok(aq_engine_open(&options, aq_test_world(), &engine))) {
+            const aq_engine_info info = aq_engine_describe(engine);
+            CU_ASSERT_TRUE(info.n_ctx_model == (i ? 8192 : 4096));
+            CU_ASSERT_TRUE(info.window == (i ? 4096 : 0) && info.n_windowed_layer == (i ? 2 : 0));
+        }
+        aq_engine_close(engine);
+    }
+}
+
 /* Learned positions end with their table: nothing can stretch them. */
 static void learned_positions_do_not_stretch(void) {
     static const char *const names[] = {"opt", "gpt2"};
@@ -206,6 +249,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "bad rope options are refused", bad_rope_options_are_refused);
     CU_add_test(suite, "scaling stretches the context", scaling_stretches_the_context);
     CU_add_test(suite, "divisors stay", divisors_stay);
+    CU_add_test(suite, "stretched contexts keep windows", stretched_contexts_keep_windows);
     CU_add_test(suite, "learned positions do not stretch", learned_positions_do_not_stretch);
     CU_add_test(suite, "one rank without the file stops all", one_rank_without_the_file_stops_all);
     CU_add_test(suite, "ranks with different files are refused",

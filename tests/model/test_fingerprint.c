@@ -114,9 +114,26 @@ static void test_rounding(void) {
     CU_ASSERT_NOT_EQUAL(memcmp(first, next, AQ_FINGERPRINT_BYTES), 0);
 }
 
+/* A window that hides nothing is none: one file of a model may have it and another not. */
+static void test_window(void) {
+    const float norms[] = {1.0f, -0.5f};
+    aq_layer_weights layer = {.attn_norm.w = norms, .ffn_norm.w = norms};
+    const aq_model_weights weights = {.output_norm.w = norms, .layers = &layer};
+    aq_model_config config = {.arch = "llama", .n_layer = 1, .d_model = 2, .n_ctx = 64};
+    uint8_t none[AQ_FINGERPRINT_BYTES], found[AQ_FINGERPRINT_BYTES];
+    aq_model_fingerprint(&config, &weights, none);
+    aq_layer_set_add(&config.windowed, 0);
+    for (config.window = 63; config.window <= 65; config.window++) {
+        aq_model_fingerprint(&config, &weights, found);
+        CU_ASSERT_EQUAL(memcmp(none, found, AQ_FINGERPRINT_BYTES) == 0, config.window >= 64);
+    }
+    CU_ASSERT_TRUE(config.window == 66 && aq_model_windowed(&config, 0)); /* left as it was */
+}
+
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "same model", test_same_model);
     CU_add_test(suite, "other model", test_other_model);
     CU_add_test(suite, "known value", test_known_value);
     CU_add_test(suite, "rounding", test_rounding);
+    CU_add_test(suite, "window", test_window);
 }

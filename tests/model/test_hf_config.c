@@ -156,11 +156,15 @@ static void test_windows(void) {
     if (aq_test_ok(read_changed("mistral_swa", "{}", &c)))
         CU_ASSERT_TRUE(c.window == 48 && aq_model_windowed(&c, 0) && aq_model_windowed(&c, 1));
     if (aq_test_ok(read_changed("mistral_swa", "{\"sliding_window\":4096}", &c)))
-        CU_ASSERT_TRUE(c.window == 0 && !aq_model_windowed(&c, 0)); /* the whole context */
+        CU_ASSERT_TRUE(c.window == 4096 && aq_model_windowed(&c, 1)); /* the context may grow */
+    aq_model_config_fit_window(&c);
+    CU_ASSERT_TRUE(c.window == 0 && !aq_model_windowed(&c, 0));
     /* the same with a rotary table of their own: these layers stay what they are */
     if (aq_test_ok(read_changed("gemma3", "{\"sliding_window\":8192}", &c)))
-        CU_ASSERT_TRUE(c.window == 4096 && c.two_ropes && aq_model_windowed(&c, 0) &&
+        CU_ASSERT_TRUE(c.window == 8192 && c.two_ropes && aq_model_windowed(&c, 0) &&
                        !aq_model_windowed(&c, 5) && c.rope_local.base == 1e4);
+    aq_model_config_fit_window(&c);
+    CU_ASSERT_TRUE(c.window == 4096 && c.two_ropes && aq_model_windowed(&c, 0));
     if (aq_test_ok(read_changed("gemma3",
                                 "{\"layer_types\":[\"full_attention\",\"full_attention\","
                                 "\"full_attention\",\"full_attention\",\"full_attention\","
@@ -225,12 +229,24 @@ static void test_ropes(void) {
         CU_ASSERT_EQUAL(c.n_rot, 12);
 }
 
+typedef struct {
+    const char *fixture, *changes;
+    aq_status code;
+    const char *part;
+} refusal;
+
+static void expect_refused(const refusal *cases, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        aq_model_config c;
+        aq_test_fails(read_changed(cases[i].fixture, cases[i].changes, &c), cases[i].code,
+                      cases[i].part);
+        aq_test_fails(read_changed(cases[i].fixture, cases[i].changes, &c), cases[i].code,
+                      "folder/config.json: ");
+    }
+}
+
 static void test_refused(void) {
-    static const struct {
-        const char *fixture, *changes;
-        aq_status code;
-        const char *part;
-    } cases[] = {
+    static const refusal cases[] = {
         {"llama", "{\"model_type\":\"-\"}", AQ_ERR_FORMAT, "key model_type is missing"},
         {"llama", "{\"model_type\":\"rwkv\"}", AQ_ERR_UNSUPPORTED, "model_type rwkv is not supp"},
         {"llama", "{\"hidden_size\":\"-\"}", AQ_ERR_FORMAT, "key hidden_size is missing"},
@@ -289,13 +305,7 @@ static void test_refused(void) {
          "there is no sliding_window"},
         {"mistral_swa", "{\"sliding_window\":-1}", AQ_ERR_FORMAT, "sliding_window is -1"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        aq_model_config c;
-        aq_test_fails(read_changed(cases[i].fixture, cases[i].changes, &c), cases[i].code,
-                      cases[i].part);
-        aq_test_fails(read_changed(cases[i].fixture, cases[i].changes, &c), cases[i].code,
-                      "folder/config.json: ");
-    }
+    expect_refused(cases, sizeof cases / sizeof cases[0]);
 }
 
 static void test_no_json(void) {
