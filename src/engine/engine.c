@@ -23,6 +23,17 @@ static bool asks_for_rope(const aq_engine_options *options) {
            options->yarn_orig_ctx != 0 || options->rope_scaling != AQ_SCALING_MODEL;
 }
 
+/* Divisors of the frequencies were made for the model's own base and scaling: they would stay, and
+ * mean nothing beside others. */
+static aq_status check_divisors(const aq_engine_options *options, const aq_model_weights *weights) {
+    const bool scaling = options->rope_scaling != AQ_SCALING_MODEL;
+    if (!weights->rope_divisors || (!scaling && options->rope_freq_base == 0)) return AQ_OK;
+    return aq_fail(AQ_ERR_USAGE,
+                   "this model's rope frequencies are divided by factors of its own; %s cannot "
+                   "replace them",
+                   scaling ? "--rope-scaling" : "--rope-freq-base");
+}
+
 static aq_status apply_rope_options(const aq_engine_options *options, aq_model_config *config) {
     const double base = options->rope_freq_base;
     aq_rope_config *rope = &config->rope;
@@ -43,10 +54,8 @@ static aq_status apply_rope_options(const aq_engine_options *options, aq_model_c
             return aq_fail(AQ_ERR_USAGE, "--rope-scale needs --rope-scaling linear or yarn");
         return AQ_OK;
     }
-    /* The model's own scaling goes, and with it what it added to the context; Llama 3's is part of
-     * its weights (aq_model_rope_divisors) and stays. */
-    if (rope->scaling != AQ_ROPE_NONE && rope->scaling != AQ_ROPE_LLAMA3)
-        config->n_ctx = rope->n_ctx_orig;
+    /* The model's own scaling goes, and with it what it added to the context. */
+    if (rope->scaling != AQ_ROPE_NONE) config->n_ctx = rope->n_ctx_orig;
     rope->scaling = AQ_ROPE_NONE;
     rope->factor = 1.0;
     if (options->rope_scaling == AQ_SCALING_NONE) return AQ_OK;
@@ -65,6 +74,7 @@ static aq_status open_local(aq_engine *engine, const aq_engine_options *options)
     AQ_TRY(aq_model_config_read(engine->file, &engine->config));
     AQ_TRY(aq_model_weights_open(engine->file, &engine->config, &engine->weights));
     AQ_TRY(apply_rope_options(options, &engine->config));
+    AQ_TRY(check_divisors(options, &engine->weights));
     aq_model_config_fit_window(&engine->config);
     if (options->projection_path) {
         AQ_TRY(aq_projection_read(options->projection_path, &engine->projection));

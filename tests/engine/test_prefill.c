@@ -131,7 +131,8 @@ static void another_rope_is_rejected(void) {
         const char *name = aq_known_models[m];
         const bool scaled = strstr(name, "linear") || strstr(name, "yarn");
         subject s = {.engine = NULL};
-        if (!strstr(name, "llama") || !aq_test_ok(aq_known_read(name, &s.known))) continue;
+        if (!strstr(name, "llama") || strstr(name, "llama3")) continue; /* its base is its own */
+        if (!aq_test_ok(aq_known_read(name, &s.known))) continue;
         const aq_engine_options wrong = {.model_path = s.known.gguf,
                                          .n_thread = 1,
                                          .rope_scaling =
