@@ -75,10 +75,11 @@ typedef enum {
 
 /* Where config.json is silent; 0: it must not be. */
 typedef struct {
-    int n_head, n_kv_head, d_head, n_vocab; /* n_kv_head, d_head 0: n_head, d_model / n_head */
-    int64_t n_ctx, window;
+    int n_head, n_kv_head, d_head, n_vocab;      /* n_kv_head, d_head 0: n_head, d_model / n_head */
+    int64_t n_ctx, window;                       /* window: null means none; 0: absence too */
     double norm_eps, rope_base, rope_local_base; /* rope_base 0: 10000; local 0: as rope */
     double rotary_factor;                        /* 0: 1 */
+    bool layer_types;                            /* the key is heeded */
 } aq_hf_defaults;
 
 struct aq_family {

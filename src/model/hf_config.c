@@ -209,8 +209,7 @@ static aq_status read_window_layers(const aq_json *model, aq_model_config *out) 
             if (i >= first) aq_layer_set_add(&out->windowed, i);
         return AQ_OK;
     case AQ_WINDOW_PATTERN:
-        AQ_TRY(aq_json_int(model, "sliding_window_pattern|_sliding_window_pattern", 1, AQ_MAX_LAYER,
-                           6, &period));
+        AQ_TRY(aq_json_int(model, "sliding_window_pattern", 1, AQ_MAX_LAYER, 6, &period));
         for (int i = 0; i < out->n_layer; i++)
             if ((i + 1) % period != 0) aq_layer_set_add(&out->windowed, i);
         return AQ_OK;
@@ -223,11 +222,13 @@ static aq_status read_window_layers(const aq_json *model, aq_model_config *out) 
 static aq_status read_window(const aq_json *model, aq_model_config *out) {
     static const aq_layer_set none;
     const aq_window_rule rule = out->family->window;
-    const cJSON *types = aq_json_find(model, "layer_types", NULL);
+    const aq_hf_defaults *own = &out->family->hf_defaults;
+    const cJSON *types = own->layer_types ? aq_json_find(model, "layer_types", NULL) : NULL;
     int64_t window;
     bool used = true;
-    AQ_TRY(aq_json_int(model, "sliding_window", 0, AQ_MAX_CTX, out->family->hf_defaults.window,
-                       &window));
+    /* Absence is the family's own; null is none. */
+    const bool absent = !cJSON_GetObjectItemCaseSensitive(model->object, "sliding_window");
+    AQ_TRY(aq_json_int(model, "sliding_window", 0, AQ_MAX_CTX, absent ? own->window : 0, &window));
     if (rule == AQ_WINDOW_USED || rule == AQ_WINDOW_UPPER)
         AQ_TRY(aq_json_bool(model, "use_sliding_window", false, &used));
     if (window == 0) used = false;
@@ -236,11 +237,12 @@ static aq_status read_window(const aq_json *model, aq_model_config *out) {
                        "%s: key %ssliding_window is %lld, expected null: sliding windows are not "
                        "supported in models of architecture %s",
                        model->path, model->within, (long long)window, out->arch);
-    if (used) AQ_TRY(read_window_layers(model, out));
+    if (used || rule == AQ_WINDOW_PATTERN) AQ_TRY(read_window_layers(model, out));
     if (types) AQ_TRY(read_layer_types(model, types, out));
     if (!used && memcmp(&out->windowed, &none, sizeof none) != 0)
         return aq_fail(AQ_ERR_FORMAT,
-                       "%s: key %slayer_types has windowed layers, but there is no sliding_window",
+                       "%s: by key %slayer_types or without it, layers are windowed, but there is "
+                       "no sliding_window",
                        model->path, model->within);
     if (memcmp(&out->windowed, &none, sizeof none) != 0) out->window = window;
     return AQ_OK;

@@ -185,6 +185,55 @@ static void test_windows(void) {
         CU_ASSERT_TRUE(c.window == 2047 && aq_model_windowed(&c, 1));
 }
 
+/* An absent window is the one of the family in transformers, null is none. Kinds of layers count
+ * where transformers heeds them. */
+static void test_default_windows(void) {
+    static const struct {
+        const char *fixture, *changes;
+        int64_t window;
+        bool windowed[3];
+    } cases[] = {
+        {"mistral_swa", "{\"sliding_window\":\"-\"}", 4096, {true, true}},
+        {"mistral_swa", "{\"sliding_window\":null}", 0, {false, false}},
+        {"mistral_swa",
+         "{\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
+         48,
+         {false, true}},
+        {"qwen2",
+         "{\"sliding_window\":\"-\",\"use_sliding_window\":true,\"max_window_layers\":1,"
+         "\"layer_types\":null}",
+         4096,
+         {false, true}},
+        {"qwen2", "{\"sliding_window\":\"-\"}", 0, {false, false}},
+        {"qwen2", "{\"sliding_window\":null,\"use_sliding_window\":true}", 0, {false, false}},
+        {"qwen3",
+         "{\"sliding_window\":\"-\",\"use_sliding_window\":true,\"max_window_layers\":1,"
+         "\"layer_types\":null}",
+         4096,
+         {false, true}},
+        {"qwen3_moe", "{\"sliding_window\":\"-\",\"use_sliding_window\":true}", 4096, {true, true}},
+        {"mixtral", "{\"sliding_window\":\"-\"}", 0, {false, false}},
+        {"mixtral",
+         "{\"sliding_window\":20,\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
+         20,
+         {true, true}},
+        {"phi3", "{\"sliding_window\":\"-\"}", 0, {false, false}},
+        {"gemma3", "{\"sliding_window\":\"-\"}", 4096, {true, true, true}},
+        {"gemma3", "{\"layer_types\":\"-\",\"_sliding_window_pattern\":2}", 32, {true, true, true}},
+        {"gemma3",
+         "{\"layer_types\":\"-\",\"_sliding_window_pattern\":6,\"sliding_window_pattern\":2}",
+         32,
+         {true, false, true}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        aq_model_config c;
+        if (!aq_test_ok(read_changed(cases[i].fixture, cases[i].changes, &c))) continue;
+        CU_ASSERT_EQUAL(c.window, cases[i].window);
+        for (int layer = 0; layer < 3 && layer < c.n_layer; layer++)
+            CU_ASSERT_EQUAL(aq_model_windowed(&c, layer), cases[i].windowed[layer]);
+    }
+}
+
 static void test_ropes(void) {
     static const char longrope[] =
         "{\"max_position_embeddings\":8192,\"original_max_position_embeddings\":2048,"
@@ -304,6 +353,8 @@ static void test_refused(void) {
         {"qwen2", "{\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", AQ_ERR_FORMAT,
          "there is no sliding_window"},
         {"mistral_swa", "{\"sliding_window\":-1}", AQ_ERR_FORMAT, "sliding_window is -1"},
+        {"gemma3", "{\"sliding_window\":null,\"layer_types\":\"-\"}", AQ_ERR_FORMAT,
+         "no sliding_window"},
     };
     expect_refused(cases, sizeof cases / sizeof cases[0]);
 }
@@ -352,6 +403,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "gemma", test_gemma);
     CU_add_test(suite, "others", test_others);
     CU_add_test(suite, "windows", test_windows);
+    CU_add_test(suite, "default windows", test_default_windows);
     CU_add_test(suite, "ropes", test_ropes);
     CU_add_test(suite, "refused", test_refused);
     CU_add_test(suite, "no json", test_no_json);
