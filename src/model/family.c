@@ -122,6 +122,7 @@ static const aq_family families[] = {
                      .norm_eps = 1e-6,
                      .rope_base = 1e6,
                      .rope_local_base = 1e4,
+                     .activation_key = "hidden_activation",
                      .layer_types = true}},
     {.arch = "phi3",
      .gguf = "phi3",
@@ -142,7 +143,7 @@ static const aq_family families[] = {
      .qkv_bias = {"enable_bias", true},
      .out_bias = {"enable_bias", true},
      .ffn_bias = {"enable_bias", true},
-     .hf_defaults = {.norm_eps = 1e-5}},
+     .hf_defaults = {.norm_eps = 1e-5, .activation_key = "activation_function"}},
     {.arch = "gptneox",
      .gguf = "gptneox",
      .hf = "gpt_neox",
@@ -168,7 +169,7 @@ static const aq_family families[] = {
      .qkv_bias = ALWAYS,
      .out_bias = ALWAYS,
      .ffn_bias = ALWAYS,
-     .hf_defaults = {.norm_eps = 1e-5, .n_ctx = 1024}},
+     .hf_defaults = {.norm_eps = 1e-5, .n_ctx = 1024, .activation_key = "activation_function"}},
 };
 
 #define N_FAMILY ((int)(sizeof families / sizeof families[0]))

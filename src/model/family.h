@@ -79,6 +79,7 @@ typedef struct {
     int64_t n_ctx, window;                       /* window: null means none; 0: absence too */
     double norm_eps, rope_base, rope_local_base; /* rope_base 0: 10000; local 0: as rope */
     double rotary_factor;                        /* 0: 1 */
+    const char *activation_key;                  /* NULL: hidden_act */
     bool layer_types;                            /* the key is heeded */
 } aq_hf_defaults;
 

@@ -81,17 +81,16 @@ static aq_status read_activation(const aq_json *model, aq_model_config *out) {
                  {"gelu_fast", AQ_ACT_GELU_TANH},
                  {"gelu_pytorch_tanh", AQ_ACT_GELU_TANH},
                  {"relu", AQ_ACT_RELU}};
-    static const char keys[] = "hidden_activation|hidden_act|activation_function";
-    char key[64];
+    const char *own = out->family->hf_defaults.activation_key;
+    const char *key = own ? own : "hidden_act";
     const char *name;
-    AQ_TRY(aq_json_text(model, keys, NULL, &name));
+    AQ_TRY(aq_json_text(model, key, NULL, &name));
     if (!name) return AQ_OK;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (strcmp(kinds[i].name, name) == 0) {
             out->activation = kinds[i].activation;
             return AQ_OK;
         }
-    aq_json_find(model, keys, key);
     return aq_fail(AQ_ERR_UNSUPPORTED,
                    "%s: key %s%s is %.40s, expected silu, gelu, gelu_new, "
                    "gelu_pytorch_tanh or relu",

@@ -234,6 +234,20 @@ static void test_default_windows(void) {
     }
 }
 
+/* The activation has one key in each family. */
+static void test_activations(void) {
+    aq_model_config c;
+    if (aq_test_ok(
+            read_changed("gemma3", "{\"hidden_activation\":\"-\",\"hidden_act\":\"gelu\"}", &c)))
+        CU_ASSERT_EQUAL(c.activation, AQ_ACT_GELU_TANH);
+    if (aq_test_ok(read_changed("gemma3", "{\"hidden_activation\":\"gelu\"}", &c)))
+        CU_ASSERT_EQUAL(c.activation, AQ_ACT_GELU);
+    if (aq_test_ok(read_changed("opt", "{\"activation_function\":\"gelu\"}", &c)))
+        CU_ASSERT_EQUAL(c.activation, AQ_ACT_GELU);
+    if (aq_test_ok(read_changed("gpt2", "{\"hidden_act\":\"relu\"}", &c)))
+        CU_ASSERT_EQUAL(c.activation, AQ_ACT_GELU_TANH);
+}
+
 static void test_ropes(void) {
     static const char longrope[] =
         "{\"max_position_embeddings\":8192,\"original_max_position_embeddings\":2048,"
@@ -404,6 +418,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "others", test_others);
     CU_add_test(suite, "windows", test_windows);
     CU_add_test(suite, "default windows", test_default_windows);
+    CU_add_test(suite, "activations", test_activations);
     CU_add_test(suite, "ropes", test_ropes);
     CU_add_test(suite, "refused", test_refused);
     CU_add_test(suite, "no json", test_no_json);
