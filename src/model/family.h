@@ -75,12 +75,15 @@ typedef enum {
 
 /* Where config.json is silent; 0: it must not be. */
 typedef struct {
-    int n_head, n_kv_head, d_head, n_vocab;      /* n_kv_head, d_head 0: n_head, d_model / n_head */
-    int64_t n_ctx, window;                       /* window: null means none; 0: absence too */
+    int n_head, n_kv_head, d_head, n_vocab; /* n_kv_head, d_head 0: n_head, d_model / n_head */
+    int64_t n_ctx, window;                  /* window: null means none; 0: absence too */
+    int64_t n_ctx_orig; /* before scaling, whatever the table says; 0: as it says */
     double norm_eps, rope_base, rope_local_base; /* rope_base 0: 10000; local 0: as rope */
     double rotary_factor;                        /* 0: 1 */
-    const char *activation_key;                  /* NULL: hidden_act */
-    bool layer_types;                            /* the key is heeded */
+    /* Names of keys; NULL: hidden_act, rope_theta, partial_rotary_factor. */
+    const char *activation_key, *rope_base_key, *rotary_factor_key;
+    bool yarn_is_longrope;
+    bool layer_types; /* the key is heeded */
 } aq_hf_defaults;
 
 struct aq_family {

@@ -13,41 +13,81 @@ typedef struct {
     double base;
 } table;
 
-static const cJSON *object_at(const aq_json *json, const char *key) {
-    const cJSON *value = aq_json_find(json, key, NULL);
-    return cJSON_IsObject(value) ? value : NULL;
+/* The object of a key that may be absent or null; anything else is no table. */
+static aq_status find_object(const aq_json *json, const char *key, const cJSON **out) {
+    *out = aq_json_find(json, key, NULL);
+    if (!*out || cJSON_IsObject(*out)) return AQ_OK;
+    return aq_fail(AQ_ERR_FORMAT, "%s: key %s%s is not an object", json->path, json->within, key);
+}
+
+/* Version 5 with a table for each kind of layer: where one is absent it is the default. Keys beside
+ * the tables would count for neither. */
+static aq_status find_both(const aq_json *v5, table *full, table *local) {
+    AQ_TRY(find_object(v5, "full_attention", &full->json.object));
+    AQ_TRY(find_object(v5, "sliding_attention", &local->json.object));
+    full->json.within = "rope_parameters.full_attention.";
+    local->json.within = "rope_parameters.sliding_attention.";
+    for (const cJSON *at = v5->object->child; at; at = at->next) {
+        if (cJSON_IsNull(at) || strcmp(at->string, "full_attention") == 0 ||
+            strcmp(at->string, "sliding_attention") == 0)
+            continue;
+        return aq_fail(AQ_ERR_UNSUPPORTED,
+                       "%s: key %s%.40s is not supported, expected full_attention and "
+                       "sliding_attention",
+                       v5->path, v5->within, at->string);
+    }
+    return AQ_OK;
+}
+
+/* The one table of a family; tables by kinds of layers would be other layers. */
+static aq_status check_flat(const aq_json *json) {
+    static const char *const kinds[] = {"full_attention", "sliding_attention"};
+    for (size_t i = 0; json->object && i < sizeof kinds / sizeof kinds[0]; i++)
+        if (aq_json_find(json, kinds[i], NULL))
+            return aq_fail(AQ_ERR_UNSUPPORTED,
+                           "%s: key %s%s is not supported: layers of this model_type share a table",
+                           json->path, json->within, kinds[i]);
+    return AQ_OK;
+}
+
+/* Which object says what: of two, version 4's is the one that counts, as in transformers, which
+ * with two kinds of layers mixes them. */
+static aq_status choose_tables(const aq_json *model, bool has_local, table *full, table *local) {
+    aq_json v4 = {model->path, "rope_scaling.", NULL}, v5 = {model->path, "rope_parameters.", NULL};
+    AQ_TRY(find_object(model, "rope_scaling", &v4.object));
+    AQ_TRY(find_object(model, "rope_parameters", &v5.object));
+    const bool old = v4.object && v4.object->child;
+    full->json = old || !v5.object ? v4 : v5;
+    local->json = (aq_json){model->path, "rope_parameters.", NULL};
+    if (!has_local) return check_flat(&full->json);
+    if (old && v5.object)
+        return aq_fail(AQ_ERR_UNSUPPORTED,
+                       "%s: keys %srope_scaling and %srope_parameters are both there, expected one",
+                       model->path, model->within, model->within);
+    return v5.object ? find_both(&v5, full, local) : check_flat(&v4);
+}
+
+static aq_status read_base(const aq_json *json, const char *key, double fallback, double *out) {
+    *out = fallback;
+    return json->object ? aq_json_number(json, key, 1.001, 1e15, fallback, out) : AQ_OK;
 }
 
 /* Finds the tables of full and of windowed layers. */
 static aq_status find_tables(const aq_json *model, const aq_hf_defaults *defaults, table *full,
                              table *local, bool *has_local) {
-    const double fallback = defaults->rope_base > 0 ? defaults->rope_base : 10000.0;
-    const aq_json v5 = {model->path, "rope_parameters.", object_at(model, "rope_parameters")};
-    const aq_json v4 = {model->path, "rope_scaling.", object_at(model, "rope_scaling")};
-    double base;
-    AQ_TRY(aq_json_number(model, "rope_theta|rotary_emb_base", 1.001, 1e15, fallback, &base));
-    *full = (table){v5.object ? v5 : v4, base};
-    *local = (table){{model->path, "rope_parameters.", NULL}, base};
+    const double base = defaults->rope_base > 0 ? defaults->rope_base : 10000.0;
+    const char *key = defaults->rope_base_key ? defaults->rope_base_key : "rope_theta";
     *has_local = defaults->rope_local_base > 0.0;
-    if (*has_local)
-        AQ_TRY(aq_json_number(model, "rope_local_base_freq", 1.001, 1e15, defaults->rope_local_base,
-                              &local->base));
-    if (v5.object && object_at(&v5, "full_attention")) {
-        full->json.object = object_at(&v5, "full_attention");
-        full->json.within = "rope_parameters.full_attention.";
-        local->json.object = object_at(&v5, "sliding_attention");
-        local->json.within = "rope_parameters.sliding_attention.";
-        *has_local = *has_local || local->json.object;
-        if (*has_local && local->json.object)
-            AQ_TRY(
-                aq_json_number(&local->json, "rope_theta", 1.001, 1e15, local->base, &local->base));
-    }
-    if (full->json.object)
-        AQ_TRY(aq_json_number(&full->json, "rope_theta", 1.001, 1e15, full->base, &full->base));
-    return AQ_OK;
+    AQ_TRY(choose_tables(model, *has_local, full, local));
+    AQ_TRY(read_base(model, key, base, &full->base));
+    AQ_TRY(read_base(&full->json, "rope_theta", full->base, &full->base));
+    if (!*has_local) return AQ_OK;
+    AQ_TRY(read_base(model, "rope_local_base_freq", defaults->rope_local_base, &local->base));
+    return read_base(&local->json, "rope_theta", local->base, &local->base);
 }
 
-static aq_status read_kind(const aq_json *json, aq_rope_scaling *out) {
+static aq_status read_kind(const aq_json *json, const aq_hf_defaults *defaults,
+                           aq_rope_scaling *out) {
     static const struct {
         const char *name;
         aq_rope_scaling scaling;
@@ -58,7 +98,9 @@ static aq_status read_kind(const aq_json *json, aq_rope_scaling *out) {
     AQ_TRY(aq_json_text(json, "rope_type|type", "default", &name));
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         *out = kinds[i].scaling;
-        if (strcmp(kinds[i].name, name) == 0) return AQ_OK;
+        if (strcmp(kinds[i].name, name) != 0) continue;
+        if (*out == AQ_ROPE_YARN && defaults->yarn_is_longrope) *out = AQ_ROPE_LONGROPE;
+        return AQ_OK;
     }
     return aq_fail(AQ_ERR_UNSUPPORTED,
                    "%s: key %srope_type is %.40s, expected default, linear, yarn, llama3 or "
@@ -104,14 +146,22 @@ static aq_status refuse_variants(const aq_json *json) {
                    json->within);
 }
 
-static aq_status read_scaling(const aq_json *model, const aq_json *json, int64_t n_ctx,
-                              aq_rope_config *out) {
-    int64_t outer;
+/* The context before scaling. The key beside the table outranks the one in it, as in transformers,
+ * but where tables are of kinds of layers. */
+static aq_status read_original(const aq_json *model, const aq_json *json,
+                               const aq_hf_defaults *defaults, int64_t n_ctx, int64_t *out) {
+    static const char key[] = "original_max_position_embeddings";
+    const int64_t own = defaults->n_ctx_orig;
+    AQ_TRY(aq_json_int(json, key, 1, AQ_MAX_CTX, n_ctx, out));
+    if (defaults->rope_local_base > 0.0) return AQ_OK;
+    return aq_json_int(model, key, 1, AQ_MAX_CTX, own > 0 ? own : *out, out);
+}
+
+static aq_status read_scaling(const aq_json *model, const aq_json *json,
+                              const aq_hf_defaults *defaults, int64_t n_ctx, aq_rope_config *out) {
     AQ_TRY(refuse_variants(json));
-    AQ_TRY(read_kind(json, &out->scaling));
-    AQ_TRY(aq_json_int(model, "original_max_position_embeddings", 1, AQ_MAX_CTX, n_ctx, &outer));
-    AQ_TRY(aq_json_int(json, "original_max_position_embeddings", 1, AQ_MAX_CTX, outer,
-                       &out->n_ctx_orig));
+    AQ_TRY(read_kind(json, defaults, &out->scaling));
+    AQ_TRY(read_original(model, json, defaults, n_ctx, &out->n_ctx_orig));
     const double ratio = (double)n_ctx / (double)out->n_ctx_orig;
     const bool needs = out->scaling == AQ_ROPE_LINEAR || out->scaling == AQ_ROPE_LLAMA3 ||
                        (out->scaling == AQ_ROPE_YARN && out->n_ctx_orig == n_ctx);
@@ -138,8 +188,9 @@ static aq_status read_scaling(const aq_json *model, const aq_json *json, int64_t
     return AQ_OK;
 }
 
-static aq_status read_table(const aq_json *model, const table *from, int64_t n_ctx,
+static aq_status read_table(const aq_json *model, const table *from, const aq_model_config *config,
                             aq_rope_config *out) {
+    const int64_t n_ctx = config->n_ctx;
     *out = (aq_rope_config){.base = from->base,
                             .scaling = AQ_ROPE_NONE,
                             .factor = 1.0,
@@ -147,7 +198,8 @@ static aq_status read_table(const aq_json *model, const table *from, int64_t n_c
                             .n_ctx_orig = n_ctx,
                             .beta_fast = 32.0,
                             .beta_slow = 1.0};
-    return from->json.object ? read_scaling(model, &from->json, n_ctx, out) : AQ_OK;
+    if (!from->json.object) return AQ_OK;
+    return read_scaling(model, &from->json, &config->family->hf_defaults, n_ctx, out);
 }
 
 static bool same(const aq_rope_config *a, const aq_rope_config *b) {
@@ -159,10 +211,11 @@ static bool same(const aq_rope_config *a, const aq_rope_config *b) {
 
 /* The dimensions that rotate: version 5 says it in the table, version 4 beside it. */
 static aq_status read_width(const aq_json *model, const table *full, aq_model_config *out) {
-    const double fallback =
-        out->family->hf_defaults.rotary_factor > 0 ? out->family->hf_defaults.rotary_factor : 1.0;
+    const aq_hf_defaults *own = &out->family->hf_defaults;
+    const char *key = own->rotary_factor_key ? own->rotary_factor_key : "partial_rotary_factor";
     double factor;
-    AQ_TRY(aq_json_number(model, "partial_rotary_factor|rotary_pct", 0.0, 1.0, fallback, &factor));
+    AQ_TRY(aq_json_number(model, key, 0.0, 1.0, own->rotary_factor > 0 ? own->rotary_factor : 1.0,
+                          &factor));
     if (full->json.object)
         AQ_TRY(aq_json_number(&full->json, "partial_rotary_factor", 0.0, 1.0, factor, &factor));
     out->n_rot = (int)((double)out->d_head * factor);
@@ -178,10 +231,10 @@ aq_status aq_hf_rope_read(const aq_json *model, aq_model_config *out) {
                        model->path);
     AQ_TRY(find_tables(model, &out->family->hf_defaults, &full, &local, &out->two_ropes));
     AQ_TRY(read_width(model, &full, out));
-    AQ_TRY(read_table(model, &full, out->n_ctx, &out->rope));
+    AQ_TRY(read_table(model, &full, out, &out->rope));
     out->rope_local = out->rope;
     if (!out->two_ropes) return AQ_OK;
-    AQ_TRY(read_table(model, &local, out->n_ctx, &out->rope_local));
+    AQ_TRY(read_table(model, &local, out, &out->rope_local));
     out->two_ropes = !same(&out->rope, &out->rope_local);
     const aq_rope_scaling kind = out->rope_local.scaling;
     if (!out->two_ropes || (kind != AQ_ROPE_LLAMA3 && kind != AQ_ROPE_LONGROPE)) return AQ_OK;

@@ -234,6 +234,60 @@ static void test_default_windows(void) {
     }
 }
 
+/* Where several keys say one thing, the one counts that counts in transformers. */
+static void test_rope_keys(void) {
+    static const struct {
+        const char *fixture, *changes;
+        aq_rope_scaling scaling;
+        double base, local_base, factor;
+        int64_t n_ctx_orig;
+    } cases[] = {
+        {"llama",
+         "{\"rope_theta\":5000,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},"
+         "\"rope_parameters\":{\"rope_theta\":777}}",
+         AQ_ROPE_LINEAR, 5000, 5000, 2, 4096},
+        {"llama", "{\"rope_scaling\":{},\"rope_parameters\":{\"rope_theta\":777}}", AQ_ROPE_NONE,
+         777, 777, 1, 4096},
+        {"llama", "{\"rope_parameters\":\"-\",\"rotary_emb_base\":777}", AQ_ROPE_NONE, 10000, 10000,
+         1, 4096},
+        {"gpt_neox", "{\"rope_parameters\":\"-\",\"rope_theta\":5000}", AQ_ROPE_NONE, 10000, 10000,
+         1, 2048},
+        {"gpt_neox", "{\"rope_parameters\":\"-\",\"rotary_emb_base\":5000}", AQ_ROPE_NONE, 5000,
+         5000, 1, 2048},
+        {"llama",
+         "{\"original_max_position_embeddings\":128,\"rope_parameters\":{\"rope_type\":\"yarn\","
+         "\"factor\":4,\"original_max_position_embeddings\":64}}",
+         AQ_ROPE_YARN, 10000, 10000, 4, 128},
+        {"phi3",
+         "{\"max_position_embeddings\":8192,\"original_max_position_embeddings\":\"-\","
+         "\"rope_parameters\":{\"rope_type\":\"longrope\"}}",
+         AQ_ROPE_LONGROPE, 10000, 10000, 2, 4096},
+        {"phi3",
+         "{\"max_position_embeddings\":8192,\"original_max_position_embeddings\":\"-\","
+         "\"rope_parameters\":{\"rope_type\":\"su\",\"original_max_position_embeddings\":64}}",
+         AQ_ROPE_LONGROPE, 10000, 10000, 2, 4096},
+        {"phi3",
+         "{\"max_position_embeddings\":8192,\"original_max_position_embeddings\":2048,"
+         "\"rope_parameters\":{\"rope_type\":\"yarn\",\"original_max_position_embeddings\":64}}",
+         AQ_ROPE_LONGROPE, 10000, 10000, 4, 2048},
+        {"gemma3", "{\"rope_parameters\":{\"sliding_attention\":{\"rope_theta\":3000}}}",
+         AQ_ROPE_NONE, 1e6, 3000, 1, 4096},
+        {"gemma3",
+         "{\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":8}}}",
+         AQ_ROPE_LINEAR, 1e6, 1e4, 8, 4096},
+        {"gemma3", "{\"rope_parameters\":{}}", AQ_ROPE_NONE, 1e6, 1e4, 1, 4096},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        aq_model_config c;
+        if (!aq_test_ok(read_changed(cases[i].fixture, cases[i].changes, &c))) continue;
+        CU_ASSERT_EQUAL(c.rope.scaling, cases[i].scaling);
+        CU_ASSERT_EQUAL(c.rope.base, cases[i].base);
+        CU_ASSERT_EQUAL(c.rope_local.base, cases[i].local_base);
+        CU_ASSERT_EQUAL(c.rope.factor, cases[i].factor);
+        CU_ASSERT_EQUAL(c.rope.n_ctx_orig, cases[i].n_ctx_orig);
+    }
+}
+
 /* The activation has one key in each family. */
 static void test_activations(void) {
     aq_model_config c;
@@ -373,6 +427,23 @@ static void test_refused(void) {
     expect_refused(cases, sizeof cases / sizeof cases[0]);
 }
 
+/* Tables that mean nothing certain. */
+static void test_refused_tables(void) {
+    static const refusal cases[] = {
+        {"llama", "{\"rope_scaling\":\"linear\"}", AQ_ERR_FORMAT, "rope_scaling is not an object"},
+        {"llama", "{\"rope_parameters\":[1]}", AQ_ERR_FORMAT, "rope_parameters is not an object"},
+        {"gemma3", "{\"rope_parameters\":{\"full_attention\":1}}", AQ_ERR_FORMAT,
+         "rope_parameters.full_attention is not an object"},
+        {"gemma3", "{\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8}}", AQ_ERR_UNSUPPORTED,
+         "keys rope_scaling and rope_parameters are both there"},
+        {"gemma3", "{\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":8}}",
+         AQ_ERR_UNSUPPORTED, "rope_parameters.rope_type is not supported"},
+        {"qwen2", "{\"rope_parameters\":{\"full_attention\":{\"rope_theta\":5}}}",
+         AQ_ERR_UNSUPPORTED, "rope_parameters.full_attention is not supported"},
+    };
+    expect_refused(cases, sizeof cases / sizeof cases[0]);
+}
+
 static void test_no_json(void) {
     static const char *const texts[] = {"",
                                         "x",
@@ -418,9 +489,11 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "others", test_others);
     CU_add_test(suite, "windows", test_windows);
     CU_add_test(suite, "default windows", test_default_windows);
+    CU_add_test(suite, "rope keys", test_rope_keys);
     CU_add_test(suite, "activations", test_activations);
     CU_add_test(suite, "ropes", test_ropes);
     CU_add_test(suite, "refused", test_refused);
+    CU_add_test(suite, "refused tables", test_refused_tables);
     CU_add_test(suite, "no json", test_no_json);
     CU_add_test(suite, "broken longrope", test_broken_longrope);
 }
