@@ -182,7 +182,7 @@ static aq_status read_scaling(const aq_json *model, const aq_json *json,
                            "%s: key %shigh_freq_factor is %g, expected more than low_freq_factor, "
                            "%g",
                            json->path, json->within, out->high_freq, out->low_freq);
-    } else if (out->factor == 1.0 && out->scaling != AQ_ROPE_LONGROPE) {
+    } else if (out->factor == 1.0 && out->attn_factor == 1.0 && out->scaling != AQ_ROPE_LONGROPE) {
         out->scaling = AQ_ROPE_NONE;
     }
     return AQ_OK;

@@ -302,6 +302,22 @@ static void test_activations(void) {
         CU_ASSERT_EQUAL(c.activation, AQ_ACT_GELU_TANH);
 }
 
+/* Yarn by 1 is none, unless it has an attention factor. */
+static void test_equal_ropes(void) {
+    aq_model_config c;
+    float table[8], attn;
+    if (aq_test_ok(read_changed("llama",
+                                "{\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":1,"
+                                "\"attention_factor\":1.3}}",
+                                &c))) {
+        aq_model_rope(&c.rope, 16, NULL, table, &attn);
+        CU_ASSERT_TRUE(c.rope.scaling == AQ_ROPE_YARN && attn == 1.3f && table[0] == 1.0f);
+    }
+    if (aq_test_ok(read_changed("llama",
+                                "{\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":1}}", &c)))
+        CU_ASSERT_EQUAL(c.rope.scaling, AQ_ROPE_NONE);
+}
+
 static void test_ropes(void) {
     static const char longrope[] =
         "{\"max_position_embeddings\":8192,\"original_max_position_embeddings\":2048,"
@@ -491,6 +507,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "default windows", test_default_windows);
     CU_add_test(suite, "rope keys", test_rope_keys);
     CU_add_test(suite, "activations", test_activations);
+    CU_add_test(suite, "equal ropes", test_equal_ropes);
     CU_add_test(suite, "ropes", test_ropes);
     CU_add_test(suite, "refused", test_refused);
     CU_add_test(suite, "refused tables", test_refused_tables);
