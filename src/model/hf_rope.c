@@ -235,9 +235,11 @@ aq_status aq_hf_rope_read(const aq_json *model, aq_model_config *out) {
     out->rope_local = out->rope;
     if (!out->two_ropes) return AQ_OK;
     AQ_TRY(read_table(model, &local, out, &out->rope_local));
-    out->two_ropes = !same(&out->rope, &out->rope_local);
+    /* Equal tables stay two, as one of them may be replaced, but for divisors: those are one's. */
     const aq_rope_scaling kind = out->rope_local.scaling;
-    if (!out->two_ropes || (kind != AQ_ROPE_LLAMA3 && kind != AQ_ROPE_LONGROPE)) return AQ_OK;
+    if (kind != AQ_ROPE_LLAMA3 && kind != AQ_ROPE_LONGROPE) return AQ_OK;
+    out->two_ropes = !same(&out->rope, &out->rope_local);
+    if (!out->two_ropes) return AQ_OK;
     return aq_fail(AQ_ERR_UNSUPPORTED,
                    "%s: key %srope_type asks for divisors, which windowed layers cannot have",
                    model->path, local.json.within);

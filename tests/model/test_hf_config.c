@@ -302,7 +302,7 @@ static void test_activations(void) {
         CU_ASSERT_EQUAL(c.activation, AQ_ACT_GELU_TANH);
 }
 
-/* Yarn by 1 is none, unless it has an attention factor. */
+/* Yarn by 1 is none, unless it has an attention factor. Equal tables stay two. */
 static void test_equal_ropes(void) {
     aq_model_config c;
     float table[8], attn;
@@ -316,6 +316,9 @@ static void test_equal_ropes(void) {
     if (aq_test_ok(read_changed("llama",
                                 "{\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":1}}", &c)))
         CU_ASSERT_EQUAL(c.rope.scaling, AQ_ROPE_NONE);
+    if (aq_test_ok(read_changed(
+            "gemma3", "{\"rope_parameters\":{\"full_attention\":{\"rope_theta\":10000}}}", &c)))
+        CU_ASSERT_TRUE(c.two_ropes && c.rope.base == 1e4 && c.rope_local.base == 1e4);
 }
 
 static void test_ropes(void) {
