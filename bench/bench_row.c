@@ -44,11 +44,6 @@ static const char *attn_name(const aq_lane *lane) {
     return lane->options.attn == AQ_ATTN_AQUA ? "aqua" : "dense";
 }
 
-/* As the command line spells it. */
-static const char *cache_type(aq_dtype dtype) {
-    return dtype == AQ_F32 ? "f32" : "bf16";
-}
-
 static double exchange_share(const aq_series *series) {
     return series->wall_s > 0 ? series->exchange_s / series->wall_s : 0;
 }
@@ -65,7 +60,7 @@ static void print_markdown(const aq_bench_row *row, const aq_statistics *tps) {
     if (how->attn == AQ_ATTN_AQUA)
         snprintf(attn, sizeof attn, "aqua, k %.4g, s %.4g", how->k_ratio, how->s_ratio);
     printf("| %s | %s | %s | %d | %d | %.2f ± %.2f | %.2f | %.1f %% | %.2f | %.2f |", row->test,
-           attn, cache_type(how->key_dtype), row->engine->n_rank, row->engine->n_thread, tps->mean,
+           attn, aq_kv_type_name(how->key_type), row->engine->n_rank, row->engine->n_thread, tps->mean,
            tps->sd, tps->median, 100 * exchange_share(series), sent_per_token(series) / 1024,
            (double)row->lane->cache_bytes / 1048576.0);
     if (row->scaling)
@@ -92,8 +87,8 @@ static void describe_setting(aq_report *report, const aq_bench_table *table,
         aq_report_real(report, "k_ratio", lane->options.k_ratio);
         aq_report_real(report, "s_ratio", lane->options.s_ratio);
     }
-    aq_report_text(report, "key_type", cache_type(lane->options.key_dtype));
-    aq_report_text(report, "value_type", cache_type(lane->options.value_dtype));
+    aq_report_text(report, "key_type", aq_kv_type_name(lane->options.key_type));
+    aq_report_text(report, "value_type", aq_kv_type_name(lane->options.value_type));
 }
 
 static void describe_result(aq_report *report, const aq_bench_row *row, const aq_statistics *tps) {

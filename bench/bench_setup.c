@@ -77,9 +77,10 @@ static aq_session_options session_options(const aq_bench_options *options, aq_at
                               .attn = attn,
                               .k_ratio = options->k_ratio,
                               .s_ratio = options->s_ratio,
-                              .rank_by = AQ_RANK_ENERGY,
-                              .key_dtype = aq_dtype_find_name(options->key_type)->dtype,
-                              .value_dtype = aq_dtype_find_name(options->value_type)->dtype};
+                              .rank_by = AQ_RANK_ENERGY};
+    /* The names were checked when the options were read. */
+    aq_kv_type_parse(options->key_type, &out.key_type);
+    aq_kv_type_parse(options->value_type, &out.value_type);
     if (strcmp(options->rank_by, "magnitude") == 0) out.rank_by = AQ_RANK_MAGNITUDE;
     if (strcmp(options->rank_by, "static") == 0) out.rank_by = AQ_RANK_STATIC;
     return out;

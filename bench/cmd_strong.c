@@ -62,8 +62,8 @@ static aq_status verify(strong_state *state, group *g, double *max_delta) {
     const aq_session_options exact = {.n_ctx = n_ctx + N_CHECK_DECODE,
                                       .n_batch = state->options->n_batch,
                                       .attn = AQ_ATTN_DENSE,
-                                      .key_dtype = AQ_F32,
-                                      .value_dtype = AQ_F32};
+                                      .key_type = AQ_KV_F32,
+                                      .value_type = AQ_KV_F32};
     AQ_TRY(aq_session_open(g->engine, &exact, &g->exact));
     AQ_TRY(aq_session_prefill(g->exact, state->ids, n_ctx, NULL));
     AQ_TRY(check_logits(state, g, 0, max_delta));

@@ -84,8 +84,8 @@ static aq_status run_share(aq_engine *engine, const aq_comm *comm, const cut *cu
     const aq_session_options session_options = {.n_ctx = n_ctx,
                                                 .n_batch = min(n_ctx, BATCH_TOK),
                                                 .attn = AQ_ATTN_DENSE,
-                                                .key_dtype = AQ_F32,
-                                                .value_dtype = AQ_F32};
+                                                .key_type = AQ_KV_F32,
+                                                .value_type = AQ_KV_F32};
     aq_session *session = NULL;
     if (n_mine <= 0) return AQ_OK;
     AQ_TRY(aq_session_open(engine, &session_options, &session));

@@ -1,6 +1,7 @@
 /* Partial attention: a block of queries meets the tiles of one rank. For query t, query head h, KV
  * head g = h / (n_head / n_kv_head), over the tokens s held here that it sees: those with
- * pos(s) <= q_pos[t] and, if there is a window, pos(s) > q_pos[t] - window:
+ * pos(s) <= q_pos[t] and, if there is a window, pos(s) > q_pos[t] - window. pos(s) is
+ * tile_pos + place in the tile, or slot_pos where that is given:
  *
  *   a[s] = scale * sum_{c in D} q[t, h, c] key[s, g, c],   D = dims[t, h, :] or all n_col columns
  *   m = max_s a[s],  l = sum_s exp(a[s] - m),  o[i] = sum_s exp(a[s] - m) value[s, g, i]
@@ -22,7 +23,8 @@
 
 typedef struct {
     const float *q;       /* [n_q, n_head, n_col] */
-    const int16_t *dims;  /* [n_q, n_head, n_dim] rising columns, or NULL for all */
+    const int16_t *dims;  /* [n_q, n_head, n_dim] rising columns, or NULL for all; NULL with keys
+                             by token */
     int n_dim;            /* used with dims only */
     const int64_t *q_pos; /* [n_q] position of each query in the whole text */
     int64_t n_q;
@@ -32,8 +34,11 @@ typedef struct {
     const int64_t *tile_pos; /* [n_tile] first position of each tile held here, rising */
     const int64_t *tile_at;  /* [n_tile] where in kv each tile is stored, or NULL: tile j at j */
     int64_t n_tile;
-    int64_t window; /* tokens a query sees, itself included; 0: all up to itself */
-    float *part;    /* [n_q, n_head, d_head + 2]: o, then m, then l */
+    const int64_t *slot_pos; /* [places, AQ_TILE] position of the token in each slot, INT64_MAX if
+                                there is none; NULL: consecutive. With slot_pos, no window, and
+                                tile_pos is at most the least position of its tile */
+    int64_t window;          /* tokens a query sees, itself included; 0: all up to itself */
+    float *part;             /* [n_q, n_head, d_head + 2]: o, then m, then l */
 } aq_attn_partial_args;
 
 #endif

@@ -197,7 +197,7 @@ static void score_rows(const attn_block *block, int64_t at, const tile_view *vie
     const aq_attn_partial_args *args = block->args;
     const int64_t begin = view->begin, end = view->end;
     const int64_t n = (int64_t)args->kv.n_col * AQ_TILE;
-    aq_dtype dtype = args->kv.key_dtype;
+    aq_dtype dtype = aq_kv_type_dtype(args->kv.key_type);
     const void *keys = fetch(block, args->kv.keys, &dtype, (at * args->kv.n_kv_head + block->g) * n,
                              n, block->key);
     if (is_sparse(args)) {
@@ -223,7 +223,7 @@ static void mix_values(const attn_block *block, int64_t at, const tile_view *vie
     const aq_kv_view *kv = &block->args->kv;
     const int64_t begin = view->begin, n_token = view->last - view->first;
     const int64_t from = ((at * kv->n_kv_head + block->g) * AQ_TILE + view->first) * kv->d_head;
-    aq_dtype dtype = kv->value_dtype;
+    aq_dtype dtype = aq_kv_type_dtype(kv->value_type);
     const void *values = fetch(block, kv->values, &dtype, from, n_token * kv->d_head, block->value);
     block->simd->panel(&(aq_panel_args){.a = block->score + begin * AQ_TILE + view->first,
                                         .a_stride = AQ_TILE,

@@ -1,8 +1,8 @@
 #include "kernels/cpu.h"
 
 /* Stores n floats to elements at, at + stride, ... of a tensor. */
-static void store(void *to, aq_dtype dtype, int64_t at, int64_t stride, const float *from, int n) {
-    if (dtype == AQ_BF16) {
+static void store(void *to, aq_kv_type type, int64_t at, int64_t stride, const float *from, int n) {
+    if (type == AQ_KV_BF16) {
         uint16_t *out = (uint16_t *)to + at;
         for (int i = 0; i < n; i++)
             out[i * stride] = aq_f32_to_bf16(from[i]);
@@ -22,9 +22,9 @@ static void append_part(void *arg, int thread, int n_thread) {
         const int64_t tile = a->slot[t] / AQ_TILE, slot = a->slot[t] % AQ_TILE;
         for (int g = 0; g < kv->n_kv_head; g++) {
             const int64_t from = t * kv->n_kv_head + g, to = tile * kv->n_kv_head + g;
-            store(kv->keys, kv->key_dtype, to * kv->n_col * AQ_TILE + slot, AQ_TILE,
+            store(kv->keys, kv->key_type, to * kv->n_col * AQ_TILE + slot, AQ_TILE,
                   a->key + from * kv->n_col, kv->n_col);
-            store(kv->values, kv->value_dtype, (to * AQ_TILE + slot) * kv->d_head, 1,
+            store(kv->values, kv->value_type, (to * AQ_TILE + slot) * kv->d_head, 1,
                   a->value + from * kv->d_head, kv->d_head);
         }
     }

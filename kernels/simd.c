@@ -6,6 +6,7 @@
 
 #include "kernels/loops_activate.h"
 #include "kernels/loops_attn.h"
+#include "kernels/loops_codes.h"
 #include "kernels/loops_vector.h"
 #include "kernels/loops_weight.h"
 
@@ -19,6 +20,7 @@ const aq_simd AQ_SIMD_TABLE = {
     .scale_by = scale_by,
     .add_scaled = add_scaled,
     .rotate = rotate,
+    .unpack = unpack,
     .activate = activate,
     .exp_shifted = exp_shifted,
     .panel = panel,

@@ -85,6 +85,9 @@ typedef struct {
     void (*add_scaled)(const float *x, float scale, int64_t n, float *y);
     void (*rotate)(float *x, const float *cos, const float *sin, int64_t half);
 
+    /* loops_codes.h. The n codes of a run of `bits` bits. */
+    void (*unpack)(const uint8_t *run, int n, int bits, uint8_t *codes);
+
     /* loops_activate.h. The whole operation, see activate.h. */
     void (*activate)(const aq_activate_args *args);
 

@@ -89,16 +89,15 @@ aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
 }
 
 aq_session_options aq_program_session_options(const aq_options *options, int64_t n_ctx) {
-    const aq_dtype_info *key = aq_dtype_find_name(options->key_type);
-    const aq_dtype_info *value = aq_dtype_find_name(options->value_type);
     aq_session_options out = {.n_ctx = n_ctx,
                               .n_batch = options->n_batch,
                               .attn = wants_aqua(options) ? AQ_ATTN_AQUA : AQ_ATTN_DENSE,
                               .k_ratio = options->k_ratio,
                               .s_ratio = options->s_ratio,
-                              .rank_by = AQ_RANK_ENERGY,
-                              .key_dtype = key->dtype,
-                              .value_dtype = value->dtype};
+                              .rank_by = AQ_RANK_ENERGY};
+    /* The names were checked when the options were read. */
+    aq_kv_type_parse(options->key_type, &out.key_type);
+    aq_kv_type_parse(options->value_type, &out.value_type);
     if (strcmp(options->rank_by, "magnitude") == 0) out.rank_by = AQ_RANK_MAGNITUDE;
     if (strcmp(options->rank_by, "static") == 0) out.rank_by = AQ_RANK_STATIC;
     return out;

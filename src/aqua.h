@@ -22,31 +22,18 @@
 #include <stdint.h>
 
 #include "comm/comm.h"
-#include "src/base/dtype.h"
 #include "src/base/status.h"
+#include "src/session_options.h"
 
 typedef struct aq_engine aq_engine;
 typedef struct aq_session aq_session;
-
-/* How attention scores are made. */
-typedef enum {
-    AQ_ATTN_DENSE, /* from all dimensions: exact */
-    AQ_ATTN_AQUA   /* from the dimensions that decide, in the calibrated basis (arXiv 2509.11155) */
-} aq_attn_mode;
-
-/* Which dimensions of a projected query decide. */
-typedef enum {
-    AQ_RANK_MAGNITUDE, /* largest abs(q^): the paper's rule */
-    AQ_RANK_ENERGY,    /* largest abs(q^) * sigma_k: expected share in the score */
-    AQ_RANK_STATIC     /* the leading ones, the same for every query */
-} aq_rank_by;
 
 typedef enum { AQ_SCALING_MODEL, AQ_SCALING_NONE, AQ_SCALING_LINEAR, AQ_SCALING_YARN } aq_scaling;
 
 /* Zero means "as the model says" or the default named here. */
 typedef struct {
     const char *model_path;
-    const char *projection_path; /* NULL: none, which allows AQ_ATTN_DENSE only */
+    const char *projection_path; /* NULL: none; see aq_engine_set_projection */
     int n_thread;                /* 0: aq_engine_threads */
     aq_scaling rope_scaling;
     double rope_scale; /* factor by which the context is stretched; needed with linear and yarn */
@@ -83,18 +70,14 @@ aq_status aq_engine_open(const aq_engine_options *options, aq_comm *comm, aq_eng
 /* NULL is allowed; sessions must be closed before. Collective. */
 void aq_engine_close(aq_engine *engine);
 
+/* Gives the engine another projection, which it copies; no session that uses one may be open.
+ * AQ_ERR_MISMATCH if it is not for this model or differs between ranks, AQ_ERR_MEMORY.
+ * Collective. */
+typedef struct aq_projection aq_projection; /* src/model/projection_file.h */
+aq_status aq_engine_set_projection(aq_engine *engine, const aq_projection *projection);
+
 /* Local. */
 aq_engine_info aq_engine_describe(const aq_engine *engine);
-
-typedef struct {
-    int64_t n_ctx;   /* tokens the session can hold; at most n_ctx_model */
-    int64_t n_batch; /* tokens of one prefill chunk, over all ranks; 0: 2048 */
-    aq_attn_mode attn;
-    double k_ratio; /* aqua: share of d_head that decides, (0, 1]; 0: 0.75 */
-    double s_ratio; /* aqua: share of columns stored, (0, 1]; 0: 1 */
-    aq_rank_by rank_by;
-    aq_dtype key_dtype, value_dtype; /* AQ_F32 or AQ_BF16 */
-} aq_session_options;
 
 /* Allocates this rank's share of the cache and the buffers of a step. The caller closes it. On
  * failure every rank returns the same: AQ_ERR_USAGE (an option out of range, named), AQ_ERR_LIMIT
@@ -129,6 +112,12 @@ typedef struct {
 aq_status aq_session_prefill(aq_session *session, const int32_t *ids, int64_t n,
                              const aq_hooks *hooks);
 
+/* Takes over all tokens of `from`, a dense session of the same engine: its keys are projected and
+ * stored as this session's options say. `session` must be empty. AQ_ERR_LIMIT if they do not fit,
+ * AQ_ERR_USAGE. Afterwards `from` may be closed and this session goes on in its place. Windowed
+ * layers keep what a query may still see. Collective. */
+aq_status aq_session_recode(aq_session *session, const aq_session *from);
+
 /* Appends one token: every rank computes it, scores its own tiles, and merges all partial results
  * in rank order. Allocates nothing. Errors as prefill. Collective. */
 aq_status aq_session_decode(aq_session *session, int32_t id);
@@ -145,11 +134,22 @@ void aq_engine_logits(aq_engine *engine, const float *hidden, int64_t n, float *
 /* What this rank holds and has done since the session was opened. Times are wall clock of the
  * calling thread. */
 typedef struct {
-    int64_t key_bytes, value_bytes;       /* cache of the tokens held now, this rank */
-    int64_t key_capacity, value_capacity; /* allocated for n_ctx */
-    int64_t step_bytes;                   /* buffers of a step */
-    int64_t n_tok_owned;                  /* tokens whose keys this rank holds */
-    int64_t sent_bytes, n_exchange;       /* put on the wire by this rank, collectives */
+    /* Cache of the tokens held now, this rank; and allocated for n_ctx. The open tile of coded
+     * caches is apart. */
+    int64_t key_bytes, value_bytes, selector_bytes;
+    int64_t key_capacity, value_capacity, selector_capacity;
+    int64_t open_bytes;
+    int64_t step_bytes;             /* buffers of a step */
+    int64_t n_tok_owned;            /* tokens whose keys this rank holds */
+    int64_t sent_bytes, n_exchange; /* put on the wire by this rank, collectives */
+    /* Over queries, KV heads and layers that see everything, this rank's tokens: (query, token)
+     * pairs visible, pairs that were attended to exactly, and bytes of the cache that scoring and
+     * mixing them takes when each query reads for itself. */
+    int64_t n_pair, n_attended, n_byte_moved;
+    /* With measure_mass: sum over the queries this rank computed, their heads and layers of the
+     * share of the exact softmax's mass that was attended to, and their number. */
+    double mass_sum;
+    int64_t n_mass;
     int64_t matmul_ns, attend_ns, exchange_ns, project_ns, other_ns;
 } aq_session_stats;
 

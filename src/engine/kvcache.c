@@ -7,10 +7,9 @@ static int64_t min(int64_t a, int64_t b) {
 }
 
 static aq_kv_pool measure_pool(const aq_kv_view *view, int n_layer, int64_t n_tile) {
-    const int64_t n_slot = (int64_t)view->n_kv_head * AQ_TILE;
     aq_kv_pool pool = {.view = *view, .n_layer = n_layer, .n_tile_max = n_layer > 0 ? n_tile : 0};
-    pool.key_bytes = aq_dtype_row_bytes(view->key_dtype, n_slot * view->n_col);
-    pool.value_bytes = aq_dtype_row_bytes(view->value_dtype, n_slot * view->d_head);
+    pool.key_bytes = view->n_kv_head * aq_kv_key_bytes(view);
+    pool.value_bytes = view->n_kv_head * aq_kv_value_bytes(view);
     return pool;
 }
 

@@ -27,9 +27,8 @@ static aq_status check_options(const aq_engine *engine, aq_session_options *opti
         return aq_fail(AQ_ERR_USAGE, "--k-ratio must be above 0 and at most 1");
     if (!(options->s_ratio > 0 && options->s_ratio <= 1))
         return aq_fail(AQ_ERR_USAGE, "--s-ratio must be above 0 and at most 1");
-    if ((options->key_dtype != AQ_F32 && options->key_dtype != AQ_BF16) ||
-        (options->value_dtype != AQ_F32 && options->value_dtype != AQ_BF16))
-        return aq_fail(AQ_ERR_USAGE, "cache types (-ctk, -ctv) are f32 and bf16");
+    if ((unsigned)options->key_type >= AQ_KV_TYPES || (unsigned)options->value_type >= AQ_KV_TYPES)
+        return aq_fail(AQ_ERR_USAGE, "a cache type (-ctk, -ctv) is unknown");
     if (options->attn == AQ_ATTN_AQUA && !engine->projection.pq)
         return aq_fail(AQ_ERR_USAGE, "--attn aqua needs a projection; make one with aqua-dist "
                                      "calibrate, or name it with --projection");
@@ -120,8 +119,8 @@ static aq_status open_ropes(aq_session *session) {
 
 static aq_status open_cache(aq_session *session) {
     const aq_model_config *config = &session->engine->config;
-    const aq_kv_view dense = {.key_dtype = session->options.key_dtype,
-                              .value_dtype = session->options.value_dtype,
+    const aq_kv_view dense = {.key_type = session->options.key_type,
+                              .value_type = session->options.value_type,
                               .n_kv_head = config->n_kv_head,
                               .n_col = config->d_head,
                               .d_head = config->d_head};

@@ -75,7 +75,18 @@ void aq_projection_free(aq_projection *p) {
     free(p->pk);
     free(p->sigma);
     free(p->spectrum);
+    free(p->k_budget);
+    p->k_budget = NULL;
     p->pq = p->pk = p->sigma = p->spectrum = NULL;
+}
+
+aq_code_layout aq_projection_codes(const aq_projection *p) {
+    const int d = p->d_head, quarter = d / 4;
+    if (p->codes.n_segment > 0) return p->codes;
+    if (quarter == 0) return (aq_code_layout){.n_segment = 1, .segments = {{d, 4}}};
+    if (d > 128) return (aq_code_layout){.n_segment = 1, .segments = {{quarter, 4}}};
+    return (aq_code_layout){.n_segment = 3,
+                            .segments = {{quarter, 4}, {2 * quarter, 2}, {d - 3 * quarter, 1}}};
 }
 
 double aq_projection_defect(int d, const float *pq, const float *pk) {

@@ -4,6 +4,7 @@
 #ifndef AQ_MODEL_PROJECTION_FILE_H
 #define AQ_MODEL_PROJECTION_FILE_H
 
+#include "src/base/kv_type.h"
 #include "src/base/status.h"
 #include "src/model/model_config.h"
 #include "src/model/model_weights.h"
@@ -27,7 +28,7 @@ aq_status aq_basis_parse(const char *name, aq_basis *out);
 
 /* For layer L and KV head g all arrays are at index L * n_kv_head + g. Invariant: P_q P_k^T = I, so
  * all columns kept is exact attention. */
-typedef struct {
+typedef struct aq_projection {
     aq_basis basis;
     int n_layer;
     int n_kv_head;
@@ -35,11 +36,22 @@ typedef struct {
     int64_t n_tok_calib;                       /* tokens the Gram matrices were summed over */
     char domain[256];                          /* name of the calibration text */
     uint8_t fingerprint[AQ_FINGERPRINT_BYTES]; /* of the model */
-    float *pq;       /* [n_layer, n_kv_head, d_head, d_head]: q^ = q P_q */
-    float *pk;       /* the same shape: k^ = k P_k */
-    float *sigma;    /* [n_layer, n_kv_head, d_head] standard deviation of k^ by column */
-    float *spectrum; /* [n_layer, n_kv_head, d_head] importance by column: calib/basis.h */
+    float *pq;             /* [n_layer, n_kv_head, d_head, d_head]: q^ = q P_q */
+    float *pk;             /* the same shape: k^ = k P_k */
+    float *sigma;          /* [n_layer, n_kv_head, d_head] standard deviation of k^ by column */
+    float *spectrum;       /* [n_layer, n_kv_head, d_head] importance by column: calib/basis.h */
+    aq_code_layout codes;  /* of the selector; n_segment 0: none was chosen, see
+                              aq_projection_codes */
+    int n_dynamic;         /* columns of them that a query reads; 0: all */
+    uint16_t *k_budget;    /* [n_layer, n_kv_head] columns that decide, 1 .. d_head; or NULL. Freed
+                              with the arrays, not allocated with them */
+    int64_t break_even[2]; /* tokens of context from which aqua and select are faster than dense on
+                              the machine that measured it; 0: not measured, INT64_MAX: never */
 } aq_projection;
+
+/* The selector's codes: those of the projection, or without any, d = d_head: for d up to 128 d/4
+ * columns of 4 bits, d/2 of 2, the rest of 1; above, d/4 of 4 bits. Local. */
+aq_code_layout aq_projection_codes(const aq_projection *p);
 
 /* Sizes a projection may have; larger ones are refused before memory is asked for. */
 #define AQ_PROJECTION_MAX_LAYER 4096

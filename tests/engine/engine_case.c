@@ -71,7 +71,7 @@ aq_engine *aq_case_engine(aq_comm *comm, const char *model, const char *projecti
 
 aq_session_options aq_case_options(int64_t n_ctx, int64_t n_batch) {
     return (aq_session_options){
-        .n_ctx = n_ctx, .n_batch = n_batch, .key_dtype = AQ_F32, .value_dtype = AQ_F32};
+        .n_ctx = n_ctx, .n_batch = n_batch, .key_type = AQ_KV_F32, .value_type = AQ_KV_F32};
 }
 
 aq_session *aq_case_session(aq_engine *engine, const aq_session_options *options) {

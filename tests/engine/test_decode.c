@@ -16,8 +16,8 @@
 enum { N_STEP = 140, N_LAYER = 2 };
 
 static aq_session_options ways[] = {
-    {.n_ctx = 300, .key_dtype = AQ_F32, .value_dtype = AQ_F32},
-    {.n_ctx = 300, .key_dtype = AQ_BF16, .value_dtype = AQ_BF16, .attn = AQ_ATTN_AQUA},
+    {.n_ctx = 300, .key_type = AQ_KV_F32, .value_type = AQ_KV_F32},
+    {.n_ctx = 300, .key_type = AQ_KV_BF16, .value_type = AQ_KV_BF16, .attn = AQ_ATTN_AQUA},
 };
 
 static aq_engine *open_engine(void) {

@@ -39,15 +39,15 @@ typedef struct {
     aq_oracle_attention oracle;
 } way;
 
-#define CACHE(type) .key_dtype = (type), .value_dtype = (type)
+#define CACHE(type) .key_type = (type), .value_type = (type)
 #define AQUA(s, k, rank)                                                                           \
-    .attn = AQ_ATTN_AQUA, .s_ratio = (s), .k_ratio = (k), .rank_by = (rank), CACHE(AQ_F32)
+    .attn = AQ_ATTN_AQUA, .s_ratio = (s), .k_ratio = (k), .rank_by = (rank), CACHE(AQ_KV_F32)
 
-static const way dense = {"dense", {CACHE(AQ_F32)}, {.n_col = 0}};
+static const way dense = {"dense", {CACHE(AQ_KV_F32)}, {.n_col = 0}};
 
 static const way ways[] = {
-    {"dense", {CACHE(AQ_F32)}, {.n_col = 0}},
-    {"dense, bf16", {CACHE(AQ_BF16)}, {.bf16 = true}},
+    {"dense", {CACHE(AQ_KV_F32)}, {.n_col = 0}},
+    {"dense, bf16", {CACHE(AQ_KV_BF16)}, {.bf16 = true}},
     {"all columns", {AQUA(1, 1, AQ_RANK_ENERGY)}, {.n_col = 16, .n_dim = 16}},
     {"magnitude", {AQUA(1, .75, AQ_RANK_MAGNITUDE)}, {NULL, 16, 12, AQ_ORACLE_MAGNITUDE, 0, 0}},
     {"energy", {AQUA(1, .5, AQ_RANK_ENERGY)}, {NULL, 16, 8, AQ_ORACLE_ENERGY, 0, 0}},

@@ -12,7 +12,7 @@ enum { N_LAYER = 5, N_FULL = 3, N_KV_HEAD = 2, N_COL = 12, D_HEAD = 16, WINDOW =
 
 #define VIEW(columns)                                                                              \
     {                                                                                              \
-        .key_dtype = AQ_F32, .value_dtype = AQ_BF16, .n_kv_head = N_KV_HEAD, .n_col = (columns),   \
+        .key_type = AQ_KV_F32, .value_type = AQ_KV_BF16, .n_kv_head = N_KV_HEAD, .n_col = (columns),   \
         .d_head = D_HEAD                                                                           \
     }
 
@@ -108,7 +108,7 @@ static void layers_do_not_overlap(void) {
         const int64_t n_value = pool->n_tile_max * pool->value_bytes;
         CU_ASSERT_TRUE(view.n_col == (pool == &cache.full ? N_COL : D_HEAD));
         CU_ASSERT_TRUE(view.d_head == D_HEAD && view.n_kv_head == N_KV_HEAD &&
-                       view.key_dtype == AQ_F32 && view.value_dtype == AQ_BF16);
+                       view.key_type == AQ_KV_F32 && view.value_type == AQ_KV_BF16);
         CU_ASSERT_EQUAL(count_bytes(view.keys, n_key, 0), n_key);
         CU_ASSERT_EQUAL(count_bytes(view.values, n_value, 0), n_value);
         memset(view.keys, 'a' + layer, (size_t)n_key);

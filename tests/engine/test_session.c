@@ -141,7 +141,7 @@ static void check_cache(aq_engine *engine, const aq_session_options *options, in
 static void the_cache_is_divided(void) {
     aq_engine *engine = open_engine();
     aq_session_options options = aq_case_options(24 * 64, 512);
-    options.key_dtype = AQ_BF16;
+    options.key_type = AQ_KV_BF16;
     if (!engine || 24 % aq_comm_size(aq_test_world()) != 0) return;
     check_cache(engine, &options, 16);
     options.attn = AQ_ATTN_AQUA;
@@ -227,10 +227,10 @@ static void bad_options_are_refused(void) {
         refuses(engine, &bad, AQ_ERR_USAGE, "--s-ratio");
     }
     bad = good;
-    bad.key_dtype = AQ_Q8_0;
+    bad.key_type = AQ_KV_TYPES;
     refuses(engine, &bad, AQ_ERR_USAGE, "-ctk");
     bad = good;
-    bad.value_dtype = AQ_F16;
+    bad.value_type = AQ_KV_TYPES;
     refuses(engine, &bad, AQ_ERR_USAGE, "-ctv");
     aq_engine_close(engine);
 

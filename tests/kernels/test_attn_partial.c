@@ -34,7 +34,7 @@ typedef enum { NORMAL, INTEGERS } data_kind;
 typedef struct {
     int64_t n_q;
     int n_head, n_kv_head, d_head, n_col, n_dim; /* n_dim 0: dims NULL */
-    aq_dtype key_dtype, value_dtype;
+    aq_kv_type key_type, value_type;
     int64_t n_tile, gap; /* tiles held; every gap-th tile of the text is held */
     query_places places;
     data_kind data;
@@ -43,37 +43,37 @@ typedef struct {
 } attn_shape;
 
 static const attn_shape shapes[] = {
-    {1, 9, 3, 64, 64, 0, AQ_BF16, AQ_BF16, 37, 1, LAST, NORMAL, 0, false},
-    {1, 9, 3, 64, 64, 48, AQ_BF16, AQ_BF16, 37, 1, LAST, NORMAL, 0, false},
-    {1, 4, 1, 24, 24, 0, AQ_F32, AQ_F32, 50, 1, LAST, NORMAL, 0, false},
-    {8, 6, 2, 24, 19, 0, AQ_F32, AQ_BF16, 5, 3, EDGES, NORMAL, 0, false},
-    {8, 6, 2, 24, 19, 7, AQ_BF16, AQ_F32, 5, 3, EDGES, NORMAL, 0, false},
-    {5, 4, 4, 80, 80, 60, AQ_F32, AQ_F32, 3, 1, LAST, NORMAL, 0, false},
-    {3, 5, 1, 96, 96, 0, AQ_BF16, AQ_BF16, 4, 2, EDGES, NORMAL, 0, false},
-    {2, 2, 2, 256, 200, 64, AQ_BF16, AQ_BF16, 3, 1, LAST, NORMAL, 0, false},
-    {4, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 3, 2, BEFORE, NORMAL, 0, false},
-    {3, 6, 2, 16, 16, 4, AQ_F32, AQ_F32, 0, 1, LAST, NORMAL, 0, false},
-    {0, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 2, 1, LAST, NORMAL, 0, false},
-    {200, 6, 2, 16, 16, 0, AQ_BF16, AQ_BF16, 5, 1, LAST, NORMAL, 0, false},
-    {200, 6, 2, 16, 16, 9, AQ_BF16, AQ_BF16, 5, 2, EDGES, NORMAL, 0, false},
-    {70, 3, 1, 24, 24, 0, AQ_F32, AQ_F32, 4, 2, EDGES, NORMAL, 0, false},
-    {1, 130, 1, 16, 16, 0, AQ_BF16, AQ_BF16, 6, 1, LAST, NORMAL, 0, false},
-    {1, 3, 1, 40, 40, 0, AQ_F32, AQ_F32, 9, 1, LAST, INTEGERS, 0, false},
-    {90, 2, 1, 32, 32, 20, AQ_BF16, AQ_BF16, 6, 1, LAST, INTEGERS, 0, false},
-    {1, 9, 3, 64, 64, 0, AQ_BF16, AQ_BF16, 37, 1, LAST, NORMAL, 1000, true},
-    {1, 9, 3, 64, 64, 48, AQ_BF16, AQ_BF16, 6, 1, LAST, NORMAL, 1, false},
-    {1, 4, 1, 24, 24, 0, AQ_F32, AQ_F32, 7, 1, LAST, NORMAL, 70, false},
-    {8, 6, 2, 24, 19, 7, AQ_BF16, AQ_F32, 5, 3, EDGES, NORMAL, 5, true},
-    {8, 6, 2, 24, 19, 0, AQ_F32, AQ_BF16, 5, 1, EDGES, NORMAL, 64, true},
-    {8, 6, 2, 24, 24, 0, AQ_F32, AQ_F32, 5, 1, EDGES, NORMAL, 70, false},
-    {4, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 3, 2, BEFORE, NORMAL, 5, true},
-    {3, 6, 2, 16, 16, 4, AQ_F32, AQ_F32, 5, 1, EDGES, NORMAL, 0, true},
-    {200, 6, 2, 16, 16, 0, AQ_BF16, AQ_BF16, 9, 1, LAST, NORMAL, 70, true},
-    {200, 6, 2, 16, 16, 9, AQ_BF16, AQ_BF16, 6, 1, LAST, NORMAL, 64, false},
-    {200, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 5, 1, LAST, NORMAL, 5, true},
-    {200, 6, 2, 16, 16, 0, AQ_F32, AQ_F32, 5, 1, EDGES, NORMAL, 1, true},
-    {300, 4, 1, 16, 16, 0, AQ_BF16, AQ_BF16, 21, 1, LAST, NORMAL, 1000, false},
-    {90, 2, 1, 32, 32, 20, AQ_BF16, AQ_BF16, 6, 1, LAST, INTEGERS, 70, true},
+    {1, 9, 3, 64, 64, 0, AQ_KV_BF16, AQ_KV_BF16, 37, 1, LAST, NORMAL, 0, false},
+    {1, 9, 3, 64, 64, 48, AQ_KV_BF16, AQ_KV_BF16, 37, 1, LAST, NORMAL, 0, false},
+    {1, 4, 1, 24, 24, 0, AQ_KV_F32, AQ_KV_F32, 50, 1, LAST, NORMAL, 0, false},
+    {8, 6, 2, 24, 19, 0, AQ_KV_F32, AQ_KV_BF16, 5, 3, EDGES, NORMAL, 0, false},
+    {8, 6, 2, 24, 19, 7, AQ_KV_BF16, AQ_KV_F32, 5, 3, EDGES, NORMAL, 0, false},
+    {5, 4, 4, 80, 80, 60, AQ_KV_F32, AQ_KV_F32, 3, 1, LAST, NORMAL, 0, false},
+    {3, 5, 1, 96, 96, 0, AQ_KV_BF16, AQ_KV_BF16, 4, 2, EDGES, NORMAL, 0, false},
+    {2, 2, 2, 256, 200, 64, AQ_KV_BF16, AQ_KV_BF16, 3, 1, LAST, NORMAL, 0, false},
+    {4, 6, 2, 16, 16, 0, AQ_KV_F32, AQ_KV_F32, 3, 2, BEFORE, NORMAL, 0, false},
+    {3, 6, 2, 16, 16, 4, AQ_KV_F32, AQ_KV_F32, 0, 1, LAST, NORMAL, 0, false},
+    {0, 6, 2, 16, 16, 0, AQ_KV_F32, AQ_KV_F32, 2, 1, LAST, NORMAL, 0, false},
+    {200, 6, 2, 16, 16, 0, AQ_KV_BF16, AQ_KV_BF16, 5, 1, LAST, NORMAL, 0, false},
+    {200, 6, 2, 16, 16, 9, AQ_KV_BF16, AQ_KV_BF16, 5, 2, EDGES, NORMAL, 0, false},
+    {70, 3, 1, 24, 24, 0, AQ_KV_F32, AQ_KV_F32, 4, 2, EDGES, NORMAL, 0, false},
+    {1, 130, 1, 16, 16, 0, AQ_KV_BF16, AQ_KV_BF16, 6, 1, LAST, NORMAL, 0, false},
+    {1, 3, 1, 40, 40, 0, AQ_KV_F32, AQ_KV_F32, 9, 1, LAST, INTEGERS, 0, false},
+    {90, 2, 1, 32, 32, 20, AQ_KV_BF16, AQ_KV_BF16, 6, 1, LAST, INTEGERS, 0, false},
+    {1, 9, 3, 64, 64, 0, AQ_KV_BF16, AQ_KV_BF16, 37, 1, LAST, NORMAL, 1000, true},
+    {1, 9, 3, 64, 64, 48, AQ_KV_BF16, AQ_KV_BF16, 6, 1, LAST, NORMAL, 1, false},
+    {1, 4, 1, 24, 24, 0, AQ_KV_F32, AQ_KV_F32, 7, 1, LAST, NORMAL, 70, false},
+    {8, 6, 2, 24, 19, 7, AQ_KV_BF16, AQ_KV_F32, 5, 3, EDGES, NORMAL, 5, true},
+    {8, 6, 2, 24, 19, 0, AQ_KV_F32, AQ_KV_BF16, 5, 1, EDGES, NORMAL, 64, true},
+    {8, 6, 2, 24, 24, 0, AQ_KV_F32, AQ_KV_F32, 5, 1, EDGES, NORMAL, 70, false},
+    {4, 6, 2, 16, 16, 0, AQ_KV_F32, AQ_KV_F32, 3, 2, BEFORE, NORMAL, 5, true},
+    {3, 6, 2, 16, 16, 4, AQ_KV_F32, AQ_KV_F32, 5, 1, EDGES, NORMAL, 0, true},
+    {200, 6, 2, 16, 16, 0, AQ_KV_BF16, AQ_KV_BF16, 9, 1, LAST, NORMAL, 70, true},
+    {200, 6, 2, 16, 16, 9, AQ_KV_BF16, AQ_KV_BF16, 6, 1, LAST, NORMAL, 64, false},
+    {200, 6, 2, 16, 16, 0, AQ_KV_F32, AQ_KV_F32, 5, 1, LAST, NORMAL, 5, true},
+    {200, 6, 2, 16, 16, 0, AQ_KV_F32, AQ_KV_F32, 5, 1, EDGES, NORMAL, 1, true},
+    {300, 4, 1, 16, 16, 0, AQ_KV_BF16, AQ_KV_BF16, 21, 1, LAST, NORMAL, 1000, false},
+    {90, 2, 1, 32, 32, 20, AQ_KV_BF16, AQ_KV_BF16, 6, 1, LAST, INTEGERS, 70, true},
 };
 
 #define N_SHAPE ((int)(sizeof shapes / sizeof shapes[0]))
@@ -90,15 +90,15 @@ static float make_number(data_kind kind, aq_rng *rng) {
     return (float)((int)(aq_rng_uniform(rng) * 65.0) - 32);
 }
 
-static void set_element(void *tensor, aq_dtype dtype, int64_t i, float value) {
-    if (dtype == AQ_BF16)
+static void set_element(void *tensor, aq_kv_type dtype, int64_t i, float value) {
+    if (dtype == AQ_KV_BF16)
         ((uint16_t *)tensor)[i] = aq_f32_to_bf16(value);
     else
         ((float *)tensor)[i] = value;
 }
 
-static double element(const void *tensor, aq_dtype dtype, int64_t i) {
-    if (dtype == AQ_BF16) return (double)aq_bf16_to_f32(((const uint16_t *)tensor)[i]);
+static double element(const void *tensor, aq_kv_type dtype, int64_t i) {
+    if (dtype == AQ_KV_BF16) return (double)aq_bf16_to_f32(((const uint16_t *)tensor)[i]);
     return (double)((const float *)tensor)[i];
 }
 
@@ -125,8 +125,10 @@ static int64_t *make_ring(aq_backend *be, const attn_shape *shape) {
 /* What must not be read at all: NaN in every place. */
 static void poison_cache(const aq_kv_view *kv, int64_t n_place) {
     const int64_t n_slot = n_place * kv->n_kv_head * AQ_TILE;
-    memset(kv->keys, 0xff, (size_t)aq_dtype_row_bytes(kv->key_dtype, n_slot * kv->n_col));
-    memset(kv->values, 0xff, (size_t)aq_dtype_row_bytes(kv->value_dtype, n_slot * kv->d_head));
+    memset(kv->keys, 0xff,
+           (size_t)aq_dtype_row_bytes(aq_kv_type_dtype(kv->key_type), n_slot * kv->n_col));
+    memset(kv->values, 0xff,
+           (size_t)aq_dtype_row_bytes(aq_kv_type_dtype(kv->value_type), n_slot * kv->d_head));
 }
 
 /* Fills the tiles. Tokens after the last query and before the first window hold what must not be
@@ -147,10 +149,10 @@ static void fill_cache(aq_attn_partial_args *a, data_kind data, aq_rng *rng) {
                 const bool unseen = pos > last || pos < first;
                 const int64_t at = place_of(a, tile) * kv->n_kv_head + g;
                 for (int64_t c = 0; c < kv->n_col; c++)
-                    set_element(kv->keys, kv->key_dtype, (at * kv->n_col + c) * AQ_TILE + s,
+                    set_element(kv->keys, kv->key_type, (at * kv->n_col + c) * AQ_TILE + s,
                                 unseen ? 1e25f : make_number(data, rng));
                 for (int64_t i = 0; i < kv->d_head; i++)
-                    set_element(kv->values, kv->value_dtype, (at * AQ_TILE + s) * kv->d_head + i,
+                    set_element(kv->values, kv->value_type, (at * AQ_TILE + s) * kv->d_head + i,
                                 unseen ? 1e25f : make_number(NORMAL, rng));
             }
     }
@@ -189,12 +191,14 @@ static aq_attn_partial_args open_problem(aq_backend *be, const attn_shape *shape
         .n_q = shape->n_q,
         .n_head = shape->n_head,
         .scale = shape->data == INTEGERS ? 0.125f : 1.0f / sqrtf((float)shape->d_head),
-        .kv = {.keys = aq_test_alloc(
-                   be, (size_t)aq_dtype_row_bytes(shape->key_dtype, n_slot * shape->n_col)),
-               .values = aq_test_alloc(
-                   be, (size_t)aq_dtype_row_bytes(shape->value_dtype, n_slot * shape->d_head)),
-               .key_dtype = shape->key_dtype,
-               .value_dtype = shape->value_dtype,
+        .kv = {.keys =
+                   aq_test_alloc(be, (size_t)aq_dtype_row_bytes(aq_kv_type_dtype(shape->key_type),
+                                                                n_slot * shape->n_col)),
+               .values =
+                   aq_test_alloc(be, (size_t)aq_dtype_row_bytes(aq_kv_type_dtype(shape->value_type),
+                                                                n_slot * shape->d_head)),
+               .key_type = shape->key_type,
+               .value_type = shape->value_type,
                .n_kv_head = shape->n_kv_head,
                .n_col = shape->n_col,
                .d_head = shape->d_head},
@@ -240,7 +244,7 @@ static score score_of(const aq_attn_partial_args *a, int64_t t, int h, int64_t g
         const int64_t c_key = a->dims ? a->dims[row * n_in + swapped] : swapped;
         const int64_t at = ((place * a->kv.n_kv_head + g) * a->kv.n_col + c_key) * AQ_TILE + s;
         const double term = (double)a->scale * (double)a->q[row * a->kv.n_col + c] *
-                            element(a->kv.keys, a->kv.key_dtype, at);
+                            element(a->kv.keys, a->kv.key_type, at);
         sum += term;
         sum_abs += fabs(term);
     }
@@ -301,7 +305,7 @@ static void reference(const aq_attn_partial_args *a, int64_t t, int h, planted_b
         const int64_t place = place_of(a, i / AQ_TILE), s = i % AQ_TILE;
         const int64_t at = ((place * a->kv.n_kv_head + g) * AQ_TILE + s) * a->kv.d_head;
         for (int d = 0; d < a->kv.d_head; d++) {
-            const double v = element(a->kv.values, a->kv.value_dtype, at + d);
+            const double v = element(a->kv.values, a->kv.value_type, at + d);
             ref->o[d] += w_mixed * v;
             ref->o_allowed[d] += relative * w * fabs(v);
         }
@@ -384,8 +388,10 @@ static void parts_match_the_formula(void) {
 static void copy_tile(const aq_kv_view *to_kv, int64_t to, const aq_kv_view *from_kv,
                       int64_t from) {
     const int64_t n = (int64_t)to_kv->n_kv_head * AQ_TILE;
-    const size_t key_bytes = (size_t)aq_dtype_row_bytes(to_kv->key_dtype, n * to_kv->n_col);
-    const size_t value_bytes = (size_t)aq_dtype_row_bytes(to_kv->value_dtype, n * to_kv->d_head);
+    const size_t key_bytes =
+        (size_t)aq_dtype_row_bytes(aq_kv_type_dtype(to_kv->key_type), n * to_kv->n_col);
+    const size_t value_bytes =
+        (size_t)aq_dtype_row_bytes(aq_kv_type_dtype(to_kv->value_type), n * to_kv->d_head);
     memcpy((char *)to_kv->keys + (size_t)to * key_bytes,
            (const char *)from_kv->keys + (size_t)from * key_bytes, key_bytes);
     memcpy((char *)to_kv->values + (size_t)to * value_bytes,
@@ -398,10 +404,11 @@ static void run_rank(aq_backend *be, const aq_attn_partial_args *whole, int r, i
     aq_attn_partial_args args = *whole;
     const int64_t n_slot = whole->n_tile * whole->kv.n_kv_head * AQ_TILE;
     int64_t *tile_pos = aq_test_alloc(be, (size_t)whole->n_tile * sizeof *tile_pos);
-    args.kv.keys =
-        aq_test_alloc(be, (size_t)aq_dtype_row_bytes(args.kv.key_dtype, n_slot * args.kv.n_col));
+    args.kv.keys = aq_test_alloc(
+        be, (size_t)aq_dtype_row_bytes(aq_kv_type_dtype(args.kv.key_type), n_slot * args.kv.n_col));
     args.kv.values =
-        aq_test_alloc(be, (size_t)aq_dtype_row_bytes(args.kv.value_dtype, n_slot * args.kv.d_head));
+        aq_test_alloc(be, (size_t)aq_dtype_row_bytes(aq_kv_type_dtype(args.kv.value_type),
+                                                     n_slot * args.kv.d_head));
     args.tile_pos = tile_pos;
     args.tile_at = NULL;
     args.part = part;

@@ -1,0 +1,55 @@
+/* Selecting attention: a query looks at low-bit codes of all tokens of a shard, and exactly at the
+ * few that hold the mass. For query t, KV head g and the query heads h of its group, over the
+ * tokens s held here with pos(s) <= q_pos[t]:
+ *
+ *   z[h, s] = scale * sum_c q[t, h, c] code(s, g, c)     codes of the selector (kv_append.h), c
+ * over its columns; with n_dynamic > 0 only over the n_dynamic columns of largest weight[g, c]
+ * sum_h abs(q[t, h, c]) z[h, s] = the exact score a[h, s] instead            if s is near: pos(s) <
+ * n_sink, or pos(s) > q_pos[t] - n_recent, or in the open tile w[h, s] = exp(z[h, s]) / sum_s
+ * exp(z[h, s])          over this shard w[s]    = max_h w[h, s] / sum_s max_h w[h, s]        or the
+ * mean over h C       = near tokens in the first two senses, and the smallest set {s : w[s] >= x}
+ * that holds sum w[s] >= mass a[h, s] = scale * sum_c q[t, h, c] key[s, g, c],   over all n_col
+ * columns, s in C m = max_s a,  l = sum_s exp(a - m),  o[i] = sum_s exp(a - m) value[s, g, i]
+ *
+ * part as in attn_partial.h. x is found without sorting, to within a factor 2^(1/32): the set holds
+ * the mass, and leaving out its tokens with w < 2^(1/32) x would lose it. mass >= 1: C is all
+ * tokens. No visible token: the neutral part, 0 attended.
+ *
+ * The same bits for the same number of threads. Sums in fp32. Tolerance: as attn_partial over C;
+ * C may differ from the exact one in tokens whose w is within rounding of x.
+ * Source: Loki, arXiv 2406.02542 (scores of a projection choose); Twilight, arXiv 2502.02770 (top-p
+ * found by search); bits along the columns: docs/method.md. */
+#ifndef AQ_KERNELS_ATTN_SELECT_H
+#define AQ_KERNELS_ATTN_SELECT_H
+
+#include <stdint.h>
+
+#include "kernels/kv_append.h"
+
+typedef struct {
+    const float *q;       /* [n_q, n_head, n_col] projected */
+    const int64_t *q_pos; /* [n_q] position of each query in the whole text */
+    int64_t n_q;
+    int n_head; /* a multiple of kv.n_kv_head */
+    float scale;
+    aq_kv_view kv;           /* with a selector, keys by token */
+    const int64_t *tile_pos; /* [n_tile] first position of each tile held here, rising */
+    int64_t n_tile;
+    double mass; /* of the softmax, above 0 */
+    bool group_mean;
+    int64_t n_sink, n_recent;
+    int n_dynamic;       /* 0: all columns of the selector */
+    const float *weight; /* [n_kv_head, n_col], for n_dynamic */
+    void *work;          /* working memory, see below */
+    int64_t work_bytes;
+    float *part; /* [n_q, n_head, d_head + 2]: o, then m, then l */
+    /* [n_q, n_kv_head, 3]: tokens seen here, of these attended to, and tiles that have one of
+     * these; or NULL. */
+    int32_t *counts;
+} aq_attn_select_args;
+
+/* Bytes of `work` with which all of n_thread threads can work on shards of n_tile tiles. Less is
+ * not enough; more lets several queries share a pass over the codes. Local. */
+int64_t aq_attn_select_work(const aq_kv_view *kv, int n_head, int n_thread, int64_t n_tile);
+
+#endif
