@@ -13,11 +13,14 @@
 #include "kernels/add_bias.h"
 #include "kernels/attn_merge.h"
 #include "kernels/attn_partial.h"
+#include "kernels/attn_select.h"
 #include "kernels/embed.h"
 #include "kernels/kv_append.h"
+#include "kernels/kv_read.h"
 #include "kernels/layernorm.h"
 #include "kernels/matmul.h"
 #include "kernels/project.h"
+#include "kernels/prune_dims.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope.h"
 #include "kernels/route.h"
@@ -51,8 +54,11 @@ typedef struct {
     void (*scatter_add_rows)(aq_backend *be, const aq_scatter_add_rows_args *args);
     void (*project)(aq_backend *be, const aq_project_args *args);
     void (*topk_dims)(aq_backend *be, const aq_topk_dims_args *args);
+    void (*prune_dims)(aq_backend *be, const aq_prune_dims_args *args);
     void (*kv_append)(aq_backend *be, const aq_kv_append_args *args);
+    void (*kv_read)(aq_backend *be, const aq_kv_read_args *args);
     void (*attn_partial)(aq_backend *be, const aq_attn_partial_args *args);
+    void (*attn_select)(aq_backend *be, const aq_attn_select_args *args);
     void (*attn_merge)(aq_backend *be, const aq_attn_merge_args *args);
 } aq_backend_ops;
 

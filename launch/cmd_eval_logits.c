@@ -2,7 +2,7 @@
  * made on the ranks that computed the tokens and written by rank 0. */
 #include <stdlib.h>
 
-#include "launch/program.h"
+#include "launch/context.h"
 #include "src/base/file.h"
 #include "src/model/npy.h"
 
@@ -103,11 +103,13 @@ static aq_status eval_logits(logits_state *state) {
     const int64_t n_ctx =
         program->options->n_ctx > state->n_tok ? program->options->n_ctx : state->n_tok;
     const aq_session_options options = aq_program_session_options(program->options, n_ctx);
-    AQ_TRY(aq_session_open(state->engine, &options, &state->session));
     AQ_TRY(aq_comm_agree(program->world, open_output(state)));
     const aq_hooks hooks = {.arg = state, .rows = collect_rows};
-    AQ_TRY(aq_program_step(program,
-                           aq_session_prefill(state->session, state->ids, state->n_tok, &hooks)));
+    int64_t n_done = 0;
+    AQ_TRY(aq_context_start(program, state->engine, &options, state->ids, state->n_tok, &hooks,
+                            &state->session, &n_done));
+    AQ_TRY(aq_program_step(program, aq_session_prefill(state->session, state->ids + n_done,
+                                                       state->n_tok - n_done, &hooks)));
     const aq_status written = program->first ? aq_file_out_commit(&state->file) : AQ_OK;
     return aq_comm_agree(program->world, written);
 }

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "launch/program.h"
+#include "launch/attended.h"
+#include "launch/context.h"
 #include "launch/progress.h"
 #include "launch/prompt.h"
 #include "launch/rank_facts.h"
@@ -33,7 +34,9 @@ typedef struct {
     aq_token_list ids;
     int32_t bos; /* replaces the first token of each chunk; -1: none */
     int64_t n_ctx, n_chunk;
+    aq_session_options options; /* of `session` */
     aq_score score;
+    aq_attended attended; /* by the scored queries */
 } ppl_state;
 
 static aq_status keep_rows(void *arg, const int64_t *pos, const float *hidden, int64_t n_tok) {
@@ -60,12 +63,34 @@ static void close_rows(row_store *rows) {
     free(rows->hidden);
 }
 
-static aq_status run_chunk(const ppl_state *ppl, aq_session *session, row_store *rows,
-                           const int32_t *ids) {
-    const aq_hooks hooks = {.arg = rows, .rows = keep_rows};
-    rows->n = 0;
-    aq_session_reset(session);
-    return aq_program_step(ppl->program, aq_session_prefill(session, ids, ppl->n_ctx, &hooks));
+/* Runs a chunk as asked for; what its second half, which is scored, attended to is counted. */
+static aq_status run_chunk(ppl_state *ppl, const int32_t *ids) {
+    const aq_program *program = ppl->program;
+    const aq_hooks hooks = {.arg = &ppl->rows, .rows = keep_rows};
+    const int64_t half = ppl->n_ctx / 2;
+    int64_t n_done = 0;
+    ppl->rows.n = 0;
+    AQ_TRY(aq_context_start(program, ppl->engine, &ppl->options, ids, ppl->n_ctx, &hooks,
+                            &ppl->session, &n_done));
+    if (n_done < half) {
+        AQ_TRY(aq_program_step(
+            program, aq_session_prefill(ppl->session, ids + n_done, half - n_done, &hooks)));
+        n_done = half;
+    }
+    const aq_session_stats before = aq_session_describe(ppl->session);
+    AQ_TRY(aq_program_step(
+        program, aq_session_prefill(ppl->session, ids + n_done, ppl->n_ctx - n_done, &hooks)));
+    const aq_session_stats after = aq_session_describe(ppl->session);
+    aq_attended_add(&ppl->attended, &before, &after);
+    return AQ_OK;
+}
+
+static aq_status run_baseline(ppl_state *ppl, const int32_t *ids) {
+    const aq_hooks hooks = {.arg = &ppl->baseline_rows, .rows = keep_rows};
+    ppl->baseline_rows.n = 0;
+    aq_session_reset(ppl->baseline);
+    return aq_program_step(ppl->program,
+                           aq_session_prefill(ppl->baseline, ids, ppl->n_ctx, &hooks));
 }
 
 /* Scores the rows of the second half, each against the token that follows it. */
@@ -87,11 +112,12 @@ static aq_status run_chunks(ppl_state *ppl) {
     for (int64_t c = 0; c < ppl->n_chunk; c++) {
         int32_t *ids = ppl->ids.ids + c * ppl->n_ctx;
         if (ppl->bos >= 0) ids[0] = ppl->bos;
-        AQ_TRY(run_chunk(ppl, ppl->session, &ppl->rows, ids));
-        if (ppl->baseline) AQ_TRY(run_chunk(ppl, ppl->baseline, &ppl->baseline_rows, ids));
+        AQ_TRY(run_chunk(ppl, ids));
+        if (ppl->baseline) AQ_TRY(run_baseline(ppl, ids));
         AQ_TRY(aq_program_step(ppl->program, score_chunk(ppl, ids)));
         aq_progress_update(&progress, (c + 1) * ppl->n_ctx, ppl->n_chunk * ppl->n_ctx);
     }
+    AQ_TRY(aq_attended_sum(&ppl->attended, ppl->program->world));
     return aq_score_sum(&ppl->score, ppl->program->world);
 }
 
@@ -104,13 +130,16 @@ static aq_status read_ids(ppl_state *ppl) {
     return aq_prompt_encode(options, ppl->tok, &ppl->ids);
 }
 
-static aq_status open_sessions(ppl_state *ppl) {
-    const aq_options *options = ppl->program->options;
-    aq_session_options session_options = aq_program_session_options(options, ppl->n_ctx);
-    AQ_TRY(aq_session_open(ppl->engine, &session_options, &ppl->session));
-    if (session_options.attn == AQ_ATTN_DENSE) return AQ_OK;
-    session_options.attn = AQ_ATTN_DENSE;
-    return aq_session_open(ppl->engine, &session_options, &ppl->baseline);
+/* The baseline keeps numbers: codes are part of what it is compared with. */
+static aq_status open_baseline(ppl_state *ppl) {
+    aq_session_options options = {.n_ctx = ppl->n_ctx,
+                                  .n_batch = ppl->options.n_batch,
+                                  .key_type = ppl->options.key_type,
+                                  .value_type = ppl->options.value_type};
+    const bool coded = aq_kv_type_coded(options.key_type) || aq_kv_type_coded(options.value_type);
+    if (ppl->options.attn == AQ_ATTN_DENSE && !coded) return AQ_OK;
+    if (coded) options.key_type = options.value_type = AQ_KV_F32;
+    return aq_session_open(ppl->engine, &options, &ppl->baseline);
 }
 
 static aq_status open_buffers(ppl_state *ppl) {
@@ -135,7 +164,9 @@ static aq_status open_all(ppl_state *ppl) {
                        options->file, ppl->ids.n, ppl->n_ctx);
     if (options->n_chunk > 0 && options->n_chunk < ppl->n_chunk) ppl->n_chunk = options->n_chunk;
     AQ_TRY(aq_program_open_engine(program, &ppl->engine));
-    AQ_TRY(open_sessions(ppl));
+    ppl->options = aq_program_session_options(options, ppl->n_ctx);
+    ppl->options.measure_mass = options->report != NULL;
+    AQ_TRY(open_baseline(ppl));
     return aq_comm_agree(program->world, open_buffers(ppl));
 }
 
@@ -146,6 +177,12 @@ static void print_result(const ppl_state *ppl) {
     if (ppl->baseline)
         printf("dense ppl %.4f, KL(dense || %s) %.6f nats a token, same first choice %.4f\n",
                result.ppl_dense, ppl->program->options->attn, result.kl, result.top1);
+    printf("attended %.4f of the context, %.1f bytes moved a token of it and KV head",
+           aq_attended_share(&ppl->attended), aq_attended_bytes(&ppl->attended));
+    if (ppl->attended.n_mass > 0) printf(", %.5f of the mass", aq_attended_mass(&ppl->attended));
+    if (ppl->attended.n_pruned_row > 0)
+        printf(", %.2f dimensions", aq_attended_dims(&ppl->attended));
+    printf("\n");
 }
 
 static void fill_report(const ppl_state *ppl, aq_report *report) {
@@ -159,6 +196,8 @@ static void fill_report(const ppl_state *ppl, aq_report *report) {
     aq_report_real(report, "ppl_dense", result.ppl_dense);
     aq_report_real(report, "kl", result.kl);
     aq_report_real(report, "top1", result.top1);
+    aq_attended_report(report, &ppl->attended);
+    aq_attended_report_cache(report, ppl->session);
 }
 
 static aq_status write_report(const ppl_state *ppl, const aq_rank_facts *facts) {

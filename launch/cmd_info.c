@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "kernels/kv_append.h"
 #include "launch/program.h"
 #include "src/model/model_config.h"
 #include "src/model/model_file.h"
@@ -18,9 +19,7 @@ static void print_config(const aq_model_config *config, const aq_model_weights *
            config->d_model, "FFN width", config->d_ff);
     printf("  %-22s %d\n  %-22s %" PRId64 "\n  %-22s %.1f MiB\n", "vocabulary", config->n_vocab,
            "context", config->n_ctx, "weights", (double)weights->bytes / 1048576.0);
-    int n_full_layer = 0;
-    for (int layer = 0; layer < config->n_layer; layer++)
-        n_full_layer += !aq_model_windowed(config, layer);
+    const int n_full_layer = config->n_layer - aq_layer_set_count(&config->windowed);
     const int64_t token_bytes = (int64_t)2 * 2 * n_full_layer * config->n_kv_head * config->d_head;
     if (config->window > 0)
         printf("  %-22s %" PRId64 " tokens, in %d of the layers\n", "window", config->window,
@@ -78,6 +77,23 @@ static void print_projection(const char *path, const aq_projection *p) {
            "mean of all heads", mean_columns(p, 0.90), mean_columns(p, 0.99));
 }
 
+/* Bytes of a token and KV head in a session that selects with int8 keys and values. */
+static void print_select_cache(const aq_projection *p) {
+    const aq_kv_view view = {.key_type = AQ_KV_Q8,
+                             .value_type = AQ_KV_Q8,
+                             .key_order = AQ_KEYS_BY_TOKEN,
+                             .codes = aq_projection_codes(p),
+                             .n_col = p->d_head,
+                             .d_head = p->d_head};
+    char text[64];
+    printf("  %-22s %s%s\n", "selector", aq_code_layout_text(&view.codes, text, sizeof text),
+           p->codes.n_segment > 0 ? "" : " (the default)");
+    if (p->n_dynamic > 0) printf("  %-22s %d of these columns\n", "a query reads", p->n_dynamic);
+    printf("  %-22s selector %.2f, keys %.2f, values %.2f bytes a token and KV head with q8\n",
+           "select cache", (double)aq_kv_selector_bytes(&view) / AQ_TILE,
+           (double)aq_kv_key_bytes(&view) / AQ_TILE, (double)aq_kv_value_bytes(&view) / AQ_TILE);
+}
+
 static aq_status show_projection(const aq_options *options, const aq_model_config *config,
                                  const aq_model_weights *weights) {
     char *beside = options->projection ? NULL : aq_program_projection_path(options->model);
@@ -88,9 +104,10 @@ static aq_status show_projection(const aq_options *options, const aq_model_confi
         status = aq_projection_read(path, &projection);
         if (status == AQ_OK) status = aq_projection_check(path, &projection, config, weights);
         if (status == AQ_OK) print_projection(path, &projection);
+        if (status == AQ_OK) print_select_cache(&projection);
         aq_projection_free(&projection);
     } else {
-        printf("\nno projection beside the model\n");
+        printf("\nno projection beside the model: it is made from each context\n");
     }
     free(beside);
     return status;

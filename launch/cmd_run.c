@@ -6,7 +6,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "launch/program.h"
+#include "launch/attended.h"
+#include "launch/context.h"
 #include "launch/progress.h"
 #include "launch/prompt.h"
 #include "launch/rank_facts.h"
@@ -25,6 +26,7 @@ typedef struct {
     aq_session *session;
     aq_token_list prompt, output;
     aq_rank_facts *facts; /* [n_rank] */
+    aq_attended attended; /* in decode */
     int64_t load_ns, prefill_ns, decode_ns;
 } run_state;
 
@@ -78,8 +80,13 @@ static aq_status prefill(run_state *run) {
     const int64_t start_ns = aq_clock_ns();
     aq_progress progress = aq_progress_start("prefill", "tokens", run->program->first);
     const aq_hooks hooks = {.arg = &progress, .progress = show_progress};
-    AQ_TRY(aq_program_step(
-        run->program, aq_session_prefill(run->session, run->prompt.ids, run->prompt.n, &hooks)));
+    int64_t n_done = 0;
+    const aq_session_options options =
+        aq_program_session_options(run->program->options, context_length(run));
+    AQ_TRY(aq_context_start(run->program, run->engine, &options, run->prompt.ids, run->prompt.n,
+                            &hooks, &run->session, &n_done));
+    AQ_TRY(aq_program_step(run->program, aq_session_prefill(run->session, run->prompt.ids + n_done,
+                                                            run->prompt.n - n_done, &hooks)));
     run->prefill_ns = aq_clock_ns() - start_ns;
     return AQ_OK;
 }
@@ -156,9 +163,11 @@ static void print_cache(const run_state *run) {
     for (int r = 0; r < info.n_rank; r++) {
         const aq_rank_facts *facts = &run->facts[r];
         fprintf(stderr,
-                "  rank %-3d %8.2f MiB (keys %.2f, values %.2f) of %" PRId64 " tokens on %s\n", r,
-                mib(facts->key_bytes + facts->value_bytes), mib(facts->key_bytes),
-                mib(facts->value_bytes), facts->n_tok_owned, (const char *)facts->host);
+                "  rank %-3d %8.2f MiB (keys %.2f, values %.2f, selector %.2f) of %" PRId64
+                " tokens on %s\n",
+                r, mib(facts->key_bytes + facts->value_bytes + facts->selector_bytes),
+                mib(facts->key_bytes), mib(facts->value_bytes), mib(facts->selector_bytes),
+                facts->n_tok_owned, (const char *)facts->host);
     }
 }
 
@@ -168,6 +177,11 @@ static void print_summary(const run_state *run) {
             (double)run->prefill_ns * 1e-9, run->prompt.n, rate(run->prompt.n, run->prefill_ns));
     fprintf(stderr, "decode   %9.2f s  %" PRId64 " tokens, %.1f tokens/s\n",
             (double)run->decode_ns * 1e-9, run->output.n, rate(run->output.n, run->decode_ns));
+    if (run->output.n > 1)
+        fprintf(stderr,
+                "attended %9.2f %% of the context at each token, %.1f bytes of it a token and KV "
+                "head\n",
+                100 * aq_attended_share(&run->attended), aq_attended_bytes(&run->attended));
     print_phases(&run->facts[0]);
     print_cache(run);
 }
@@ -186,6 +200,8 @@ static void fill_report(const run_state *run, aq_report *report) {
     aq_report_real(report, "prefill", rate(run->prompt.n, run->prefill_ns));
     aq_report_real(report, "decode", rate(run->output.n, run->decode_ns));
     aq_report_end(report);
+    aq_attended_report(report, &run->attended);
+    aq_attended_report_cache(report, run->session);
     aq_report_int(report, "dense_bf16_cache_bytes",
                   dense_bf16_bytes(&info, aq_session_length(run->session)));
     aq_report_ids(report, "prompt_ids", run->prompt.ids, run->prompt.n);
@@ -220,20 +236,22 @@ static aq_status open_all(run_state *run) {
     const aq_status opened = program->first ? open_rank0(run) : AQ_OK;
     AQ_TRY(aq_prompt_share(program, opened, &run->prompt));
     AQ_TRY(aq_program_open_engine(program, &run->engine));
-    const aq_session_options options =
-        aq_program_session_options(program->options, context_length(run));
-    if (run->prompt.n > options.n_ctx)
+    if (run->prompt.n > context_length(run))
         return aq_fail(AQ_ERR_LIMIT, "the prompt has %" PRId64 " tokens, -c allows %" PRId64,
-                       run->prompt.n, options.n_ctx);
-    AQ_TRY(aq_session_open(run->engine, &options, &run->session));
+                       run->prompt.n, context_length(run));
     run->load_ns = aq_clock_ns() - start_ns;
     return AQ_OK;
 }
 
 static aq_status run_all(run_state *run) {
+    const aq_program *program = run->program;
     AQ_TRY(open_all(run));
     AQ_TRY(prefill(run));
+    const aq_session_stats before = aq_session_describe(run->session);
     AQ_TRY(generate(run));
+    const aq_session_stats after = aq_session_describe(run->session);
+    aq_attended_add(&run->attended, &before, &after);
+    AQ_TRY(aq_attended_sum(&run->attended, program->world));
     return tell(run);
 }
 

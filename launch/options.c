@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/kv_type.h"
+
 #define RUN       AQ_CMD_RUN
 #define CALIBRATE AQ_CMD_CALIBRATE
 #define PPL       AQ_CMD_EVAL_PPL
@@ -27,13 +29,19 @@ typedef struct {
     const char *help;
 } option;
 
+#define CACHE_TYPES "f32|bf16|q8|q6|q5|q5m|q4"
+
 #define AT(member) offsetof(aq_options, member)
 
 static const option table[] = {
     {"-m --model", TEXT, AT(model), ALL, "FILE", NULL,
      "model: a GGUF file or a Hugging Face folder"},
     {"--projection", TEXT, AT(projection), ENGINE | INFO, "FILE", NULL,
-     "projection file; default: MODEL.aqua beside the model"},
+     "projection file, or auto: made from the context itself; default: MODEL.aqua beside the "
+     "model, "
+     "auto if there is none"},
+    {"--save-projection", TEXT, AT(save_projection), RUN | PPL, "FILE", NULL,
+     "keep the projection that auto made"},
     {"-f --file", TEXT, AT(file), RUN | CALIBRATE | PPL | TOKENIZE, "FILE", NULL,
      "text to read: the context, the calibration text, ..."},
     {"-p --prompt", TEXT, AT(prompt), RUN | TOKENIZE, "TEXT", NULL,
@@ -63,10 +71,10 @@ static const option table[] = {
      "tokens of one prefill chunk, over all ranks"},
     {"-t --threads", INTEGER, AT(n_thread), ENGINE | CALIBRATE, "N", "0",
      "threads of each rank; 0: its share of the processors"},
-    {"-ctk --cache-type-k", TEXT, AT(key_type), RUN | PPL | LOGITS, "f32|bf16|q8|q6|q5|q5m|q4", "bf16",
-     "how keys are stored"},
-    {"-ctv --cache-type-v", TEXT, AT(value_type), RUN | PPL | LOGITS, "f32|bf16|q8|q6|q5|q5m|q4", "bf16",
-     "how values are stored"},
+    {"-ctk --cache-type-k", TEXT, AT(key_type), RUN | PPL | LOGITS, CACHE_TYPES, NULL,
+     "how keys are stored; default: q8 with --attn select, else bf16"},
+    {"-ctv --cache-type-v", TEXT, AT(value_type), RUN | PPL | LOGITS, CACHE_TYPES, NULL,
+     "how values are stored; default: as keys"},
     {"--rope-scaling", TEXT, AT(rope_scaling), ENGINE | CALIBRATE, "none|linear|yarn", NULL,
      "stretch the context beyond the model's; default: as the model says"},
     {"--rope-scale", REAL, AT(rope_scale), ENGINE | CALIBRATE, "X", "0", "by this factor"},
@@ -75,9 +83,28 @@ static const option table[] = {
     {"--yarn-orig-ctx", INTEGER, AT(yarn_orig_ctx), ENGINE | CALIBRATE, "N", "0",
      "yarn: context the model was trained with; 0: the model's"},
 
-    {"--attn", TEXT, AT(attn), ENGINE, "dense|aqua", "dense",
-     "exact scores, or scores from the dimensions that decide"},
+    {"--attn", TEXT, AT(attn), ENGINE, "dense|aqua|select", NULL,
+     "exact, from the dimensions that decide, or exact for the tokens that matter; default: run: "
+     "select, else dense"},
+    {"--mass", REAL, AT(mass), ENGINE, "X", "0.98",
+     "select: share of the softmax that the chosen tokens hold"},
+    {"--sinks", INTEGER, AT(n_sink), ENGINE, "N", "4", "select: first tokens, always chosen"},
+    {"--recent", INTEGER, AT(n_recent), ENGINE, "N", "64", "select: newest tokens, always chosen"},
+    {"--group-by", TEXT, AT(group_by), ENGINE, "max|mean", "max",
+     "select: how the heads of a group agree on a token's weight"},
+    {"--selector", TEXT, AT(selector), ENGINE, "LAYOUT", NULL,
+     "select: codes as columns x bits (16x4,32x2,16x1); default: the projection's"},
+    {"--selector-dynamic", INTEGER, AT(n_dynamic), ENGINE, "N", "0",
+     "select: columns of --selector that a query reads; 0: all"},
+    {"--prefill", TEXT, AT(prefill), ENGINE, "dense|same", NULL,
+     "select: attention of the prompt itself; default: run: dense, else same"},
+    {"--hybrid", FLAG, AT(hybrid), ENGINE, NULL, NULL,
+     "dense while the context is shorter than the projection's break-even"},
     {"--k-ratio", REAL, AT(k_ratio), ENGINE, "X", "0.75", "aqua: share of dimensions that decide"},
+    {"--k-tau", REAL, AT(k_tau), ENGINE, "X", "0",
+     "aqua: instead the fewest dimensions that hold this share of the energy"},
+    {"--k-budget", FLAG, AT(use_k_budget), ENGINE, NULL, NULL,
+     "aqua: instead the numbers that calibrate --k-budget left in the projection"},
     {"--s-ratio", REAL, AT(s_ratio), ENGINE, "X", "1", "aqua: share of key columns stored at all"},
     {"--rank-by", TEXT, AT(rank_by), ENGINE, "magnitude|energy|static", "energy",
      "aqua: abs(q), abs(q) times the column's spread, or the leading ones"},
@@ -140,14 +167,14 @@ static const char *main_name(const option *o) {
     return last ? last + 1 : o->names;
 }
 
-/* The option spelt by the first n characters of word. */
-static const option *find(const char *word, size_t n) {
+/* The option of the command spelt by the first n characters of word. */
+static const option *find(aq_command command, const char *word, size_t n) {
     char name[64];
     if (n >= sizeof name) return NULL;
     memcpy(name, word, n);
     name[n] = '\0';
     for (int i = 0; i < N_OPTION; i++)
-        if (listed(table[i].names, ' ', name)) return &table[i];
+        if ((table[i].commands & command) && listed(table[i].names, ' ', name)) return &table[i];
     return NULL;
 }
 
@@ -217,6 +244,19 @@ static int find_command(int argc, char **argv, aq_command *command) {
     return 0;
 }
 
+/* Defaults that depend on the command or on other options. */
+static void fill_in(aq_options *out) {
+    const bool run = out->command == RUN;
+    if (!out->attn) out->attn = run ? "select" : "dense";
+    if (!out->prefill) out->prefill = run ? "dense" : "same";
+    const char *type = strcmp(out->attn, "select") == 0 ? "q8" : "bf16";
+    if (!out->key_type) out->key_type = type;
+    if (!out->value_type) out->value_type = type;
+    if (!out->projection || strcmp(out->projection, "auto") != 0) return;
+    out->projection = NULL;
+    out->auto_projection = true;
+}
+
 aq_status aq_options_parse(int argc, char **argv, aq_options *out) {
     memset(out, 0, sizeof *out);
     const int n_word = find_command(argc, argv, &out->command);
@@ -224,14 +264,13 @@ aq_status aq_options_parse(int argc, char **argv, aq_options *out) {
     for (int i = 1 + n_word; i < argc; i++) {
         const char *word = argv[i];
         const char *equals = word[0] == '-' ? strchr(word, '=') : NULL;
-        const option *o = find(word, equals ? (size_t)(equals - word) : strlen(word));
+        const option *o = find(out->command, word, equals ? (size_t)(equals - word) : strlen(word));
         if (word[0] != '-')
             return aq_fail(AQ_ERR_USAGE,
                            "\"%s\" is neither a command nor an option; commands: run, "
                            "calibrate, eval ppl, eval logits, tokenize, info",
                            word);
-        if (!o || !(o->commands & out->command))
-            return aq_fail(AQ_ERR_USAGE, "%s is no option of this command; see --help", word);
+        if (!o) return aq_fail(AQ_ERR_USAGE, "%s is no option of this command; see --help", word);
         if (o->kind == FLAG) {
             AQ_TRY(set(o, equals ? equals + 1 : "1", out));
             continue;
@@ -240,6 +279,9 @@ aq_status aq_options_parse(int argc, char **argv, aq_options *out) {
             return aq_fail(AQ_ERR_USAGE, "%s needs a value (%s)", word, o->value);
         AQ_TRY(set(o, equals ? equals + 1 : argv[++i], out));
     }
+    aq_code_layout codes;
+    if (out->selector) AQ_TRY(aq_code_layout_parse(out->selector, &codes));
+    fill_in(out);
     return AQ_OK;
 }
 

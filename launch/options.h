@@ -24,7 +24,8 @@ typedef struct {
     bool help, version;
 
     const char *model;
-    const char *projection;
+    const char *projection; /* file; "auto" becomes NULL and auto_projection */
+    bool auto_projection;
     const char *file;
     const char *prompt;
     const char *output;
@@ -49,7 +50,17 @@ typedef struct {
     double rope_freq_base;
     int64_t yarn_orig_ctx;
 
+    const char *save_projection;
     const char *attn;
+    double mass;
+    int64_t n_sink, n_recent;
+    const char *group_by;
+    const char *selector;
+    int64_t n_dynamic;
+    const char *prefill;
+    bool hybrid;
+    double k_tau;
+    bool use_k_budget;
     double k_ratio;
     double s_ratio;
     const char *rank_by;

@@ -1,10 +1,12 @@
 #include "launch/program.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "launch/progress.h"
+#include "src/model/projection_file.h"
 
 aq_status aq_program_need(const char *value, const char *option) {
     if (value) return AQ_OK;
@@ -37,8 +39,9 @@ aq_engine_options aq_program_engine_options(const aq_options *options) {
     return out;
 }
 
-static bool wants_aqua(const aq_options *options) {
-    return strcmp(options->attn, "aqua") == 0;
+static aq_attn_mode attn_mode(const aq_options *options) {
+    if (strcmp(options->attn, "aqua") == 0) return AQ_ATTN_AQUA;
+    return strcmp(options->attn, "select") == 0 ? AQ_ATTN_SELECT : AQ_ATTN_DENSE;
 }
 
 static aq_status check_basis(const aq_options *options, const aq_engine *engine, const char *path) {
@@ -53,6 +56,15 @@ static void show_load(void *arg, int64_t n_done, int64_t n_all) {
     aq_progress_update(arg, n_done >> 20, n_all >> 20);
 }
 
+/* *path = the projection beside the model, or NULL if there is none: rank 0 looks, so that all
+ * ranks do the same. Collective. */
+static aq_status find_beside(const aq_program *program, const char *beside, const char **path) {
+    int there = program->first && access(beside, F_OK) == 0;
+    AQ_TRY(aq_comm_bcast(program->world, &there, sizeof there, 0));
+    *path = there ? beside : NULL;
+    return AQ_OK;
+}
+
 aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
     const aq_options *options = program->options;
     aq_progress progress = aq_progress_start("load", "MiB", program->first);
@@ -61,22 +73,19 @@ aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
     engine_options.arg = &progress;
     *out = NULL;
     AQ_TRY(aq_program_need(options->model, "-m MODEL"));
+    if (options->n_dynamic < 0 || options->n_dynamic > INT_MAX)
+        return aq_fail(AQ_ERR_USAGE, "--selector-dynamic is out of range");
     if (options->n_thread < 0 || options->n_thread > 1024)
         return aq_fail(AQ_ERR_USAGE, "-t takes 0 to 1024 threads");
 
     char *beside = NULL;
     const char *path = options->projection;
-    if (!path && wants_aqua(options)) {
-        path = beside = aq_program_projection_path(options->model);
-        if (!path) return aq_fail(AQ_ERR_MEMORY, "no memory for a file name");
+    if (!path && !options->auto_projection && attn_mode(options) != AQ_ATTN_DENSE) {
+        beside = aq_program_projection_path(options->model);
+        if (!beside) return aq_fail(AQ_ERR_MEMORY, "no memory for a file name");
+        AQ_TRY(find_beside(program, beside, &path));
     }
     aq_status status = AQ_OK;
-    if (beside && access(beside, F_OK) != 0)
-        status = aq_fail(AQ_ERR_IO,
-                         "--attn aqua needs a projection and there is no %s; make it with "
-                         "aqua-dist calibrate -m %s -f TEXT",
-                         beside, options->model);
-    status = aq_comm_agree(program->world, status);
     engine_options.projection_path = path;
     if (status == AQ_OK) status = aq_engine_open(&engine_options, program->world, out);
     if (status == AQ_OK) status = check_basis(options, *out, path);
@@ -91,13 +100,23 @@ aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
 aq_session_options aq_program_session_options(const aq_options *options, int64_t n_ctx) {
     aq_session_options out = {.n_ctx = n_ctx,
                               .n_batch = options->n_batch,
-                              .attn = wants_aqua(options) ? AQ_ATTN_AQUA : AQ_ATTN_DENSE,
+                              .attn = attn_mode(options),
                               .k_ratio = options->k_ratio,
+                              .k_tau = options->k_tau,
+                              .k_budget = options->use_k_budget,
                               .s_ratio = options->s_ratio,
-                              .rank_by = AQ_RANK_ENERGY};
+                              .rank_by = AQ_RANK_ENERGY,
+                              .mass = options->mass,
+                              .n_sink = options->n_sink,
+                              .n_recent = options->n_recent,
+                              .group_mean = strcmp(options->group_by, "mean") == 0,
+                              .dense_prefill = strcmp(options->prefill, "dense") == 0,
+                              .n_dynamic = (int)options->n_dynamic,
+                              .hybrid = options->hybrid};
     /* The names were checked when the options were read. */
     aq_kv_type_parse(options->key_type, &out.key_type);
     aq_kv_type_parse(options->value_type, &out.value_type);
+    if (options->selector) aq_code_layout_parse(options->selector, &out.codes);
     if (strcmp(options->rank_by, "magnitude") == 0) out.rank_by = AQ_RANK_MAGNITUDE;
     if (strcmp(options->rank_by, "static") == 0) out.rank_by = AQ_RANK_STATIC;
     return out;
@@ -112,6 +131,22 @@ aq_status aq_program_step(const aq_program *program, aq_status status) {
     return status;
 }
 
+static void report_select(aq_report *report, const aq_options *options, const aq_engine *engine) {
+    const aq_projection *projection = aq_engine_projection(engine);
+    aq_code_layout codes = {0};
+    char text[64];
+    if (options->selector)
+        aq_code_layout_parse(options->selector, &codes);
+    else if (projection)
+        codes = aq_projection_codes(projection);
+    aq_report_text(report, "selector", aq_code_layout_text(&codes, text, sizeof text));
+    aq_report_real(report, "mass_asked", options->mass);
+    aq_report_int(report, "sinks", options->n_sink);
+    aq_report_int(report, "recent", options->n_recent);
+    aq_report_text(report, "group_by", options->group_by);
+    aq_report_text(report, "prefill", options->prefill);
+}
+
 void aq_program_report_engine(aq_report *report, const aq_program *program,
                               const aq_engine *engine) {
     const aq_options *options = program->options;
@@ -124,12 +159,15 @@ void aq_program_report_engine(aq_report *report, const aq_program *program,
     aq_report_int(report, "weights_bytes", info.weights_bytes);
     aq_report_end(report);
     aq_report_text(report, "attn", options->attn);
-    if (info.basis && wants_aqua(options)) {
+    if (info.basis && attn_mode(options) != AQ_ATTN_DENSE)
         aq_report_text(report, "basis", info.basis);
+    if (attn_mode(options) == AQ_ATTN_AQUA) {
         aq_report_text(report, "rank_by", options->rank_by);
         aq_report_real(report, "k_ratio", options->k_ratio);
+        aq_report_real(report, "k_tau", options->k_tau);
         aq_report_real(report, "s_ratio", options->s_ratio);
     }
+    if (attn_mode(options) == AQ_ATTN_SELECT) report_select(report, options, engine);
     aq_report_text(report, "key_type", options->key_type);
     aq_report_text(report, "value_type", options->value_type);
     aq_report_int(report, "n_rank", info.n_rank);

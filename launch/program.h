@@ -31,8 +31,9 @@ char *aq_program_projection_path(const char *model);
 /* The rope and thread options as the engine takes them, without a projection. Local. */
 aq_engine_options aq_program_engine_options(const aq_options *options);
 
-/* Opens the engine of the options, with the projection if --attn needs one or --projection names
- * one, and checks --basis. Collective. */
+/* Opens the engine of the options, with the projection that --projection names, or the one beside
+ * the model if --attn needs one and it is there; checks --basis. Without a projection,
+ * aq_context_start makes one. Collective. */
 aq_status aq_program_open_engine(const aq_program *program, aq_engine **out);
 
 /* The session the options ask for, with room for n_ctx tokens. Local. */

@@ -10,6 +10,8 @@ static aq_rank_facts describe(const aq_comm *comm, const aq_session *session) {
     aq_rank_facts facts = {.n_tok_owned = stats.n_tok_owned,
                            .key_bytes = stats.key_bytes,
                            .value_bytes = stats.value_bytes,
+                           .selector_bytes = stats.selector_bytes,
+                           .open_bytes = stats.open_bytes,
                            .step_bytes = stats.step_bytes,
                            .sent_bytes = stats.sent_bytes,
                            .n_exchange = stats.n_exchange,
@@ -37,6 +39,8 @@ static void report_rank(aq_report *report, int rank, const aq_rank_facts *facts)
     aq_report_int(report, "tokens_owned", facts->n_tok_owned);
     aq_report_int(report, "key_bytes", facts->key_bytes);
     aq_report_int(report, "value_bytes", facts->value_bytes);
+    aq_report_int(report, "selector_bytes", facts->selector_bytes);
+    aq_report_int(report, "open_bytes", facts->open_bytes);
     aq_report_int(report, "step_bytes", facts->step_bytes);
     aq_report_int(report, "sent_bytes", facts->sent_bytes);
     aq_report_int(report, "exchanges", facts->n_exchange);

@@ -58,7 +58,8 @@ typedef struct {
     int64_t n_ctx_model;   /* longest context, rope scaling included */
     int64_t weights_bytes; /* of the model file's tensors, on every rank */
     int n_rank, n_thread;
-    const char *basis; /* of the projection, NULL without one */
+    const char *basis;      /* of the projection, NULL without one */
+    bool projection_is_set; /* by aq_engine_set_projection, not read from a file */
 } aq_engine_info;
 
 /* Opens the model (and projection) on every rank and checks that all ranks hold the same one. The
@@ -75,6 +76,9 @@ void aq_engine_close(aq_engine *engine);
  * Collective. */
 typedef struct aq_projection aq_projection; /* src/model/projection_file.h */
 aq_status aq_engine_set_projection(aq_engine *engine, const aq_projection *projection);
+
+/* The engine's, or NULL if it has none. It owns it. Local. */
+const aq_projection *aq_engine_projection(const aq_engine *engine);
 
 /* Local. */
 aq_engine_info aq_engine_describe(const aq_engine *engine);
@@ -139,6 +143,8 @@ typedef struct {
     int64_t key_bytes, value_bytes, selector_bytes;
     int64_t key_capacity, value_capacity, selector_capacity;
     int64_t open_bytes;
+    /* Of one token and KV head in layers that see everything, scales included. */
+    double token_key_bytes, token_value_bytes, token_selector_bytes;
     int64_t step_bytes;             /* buffers of a step */
     int64_t n_tok_owned;            /* tokens whose keys this rank holds */
     int64_t sent_bytes, n_exchange; /* put on the wire by this rank, collectives */
@@ -146,6 +152,9 @@ typedef struct {
      * pairs visible, pairs that were attended to exactly, and bytes of the cache that scoring and
      * mixing them takes when each query reads for itself. */
     int64_t n_pair, n_attended, n_byte_moved;
+    /* With k_tau or k_budget: columns that decided, over the queries this rank computed, their
+     * heads and layers, and the number of these. */
+    int64_t n_kept_dim, n_pruned_row;
     /* With measure_mass: sum over the queries this rank computed, their heads and layers of the
      * share of the exact softmax's mass that was attended to, and their number. */
     double mass_sum;

@@ -21,7 +21,7 @@ typedef enum {
     AQ_RANK_STATIC     /* the leading ones, the same for every query */
 } aq_rank_by;
 
-/* Zero means the default named here. */
+/* Zero means none, or the default named here. */
 typedef struct {
     int64_t n_ctx;   /* tokens the session can hold; at most n_ctx_model */
     int64_t n_batch; /* tokens of one prefill chunk, over all ranks; 0: 2048 */
@@ -47,8 +47,8 @@ typedef struct {
     bool hybrid;   /* dense while the context is shorter than the projection's break-even */
     int64_t n_h2o; /* keep this many tokens, those of largest accumulated attention; 0: all */
 
-    /* Compares with dense attention over the same cache in each step, for aq_session_stats.mass: a
-     * second pass. */
+    /* Compares with dense attention over the same cache in each step, for
+     * aq_session_stats.mass_sum: a second pass. */
     bool measure_mass;
 } aq_session_options;
 

@@ -1,30 +1,61 @@
 /* Attention over the tiles of all ranks. Keys and values never move: compressed queries go to the
  * shards, partial results (o, m, l) come back and are merged in rank order. */
+#include <math.h>
+
 #include "src/base/clock.h"
 #include "src/engine/session.h"
 
-/* step->part = the queries of the step against this rank's tiles. */
-static void attend_shard(const aq_session *session, int layer, const float *q,
-                         const int16_t *dims) {
+/* part = the queries of the step against all tokens of this rank's tiles. */
+static void attend_all(const aq_session *session, int layer, const aq_score_shape *score,
+                       const float *q, const int16_t *dims, float *part) {
     const aq_engine *engine = session->engine;
     const aq_step *step = &session->step;
-    const aq_score_shape score = aq_session_score(session, layer);
     const aq_kv_tiles tiles = aq_kvcache_tiles(&session->cache, layer, step->begin, step->end);
     const bool windowed = aq_model_windowed(&engine->config, layer);
     engine->be->ops->attn_partial(
-        engine->be, &(aq_attn_partial_args){.q = q,
-                                            .dims = score.n_dim < score.n_col ? dims : NULL,
-                                            .n_dim = score.n_dim,
-                                            .q_pos = step->q_pos,
-                                            .n_q = step->n_q,
-                                            .n_head = engine->config.n_head,
-                                            .scale = engine->config.attn_scale,
-                                            .kv = aq_kvcache_layer(&session->cache, layer),
-                                            .tile_pos = tiles.pos,
-                                            .tile_at = tiles.at,
-                                            .n_tile = tiles.n,
-                                            .window = windowed ? engine->config.window : 0,
-                                            .part = step->part});
+        engine->be,
+        &(aq_attn_partial_args){.q = q,
+                                .dims = score->n_dim < score->n_col ? dims : NULL,
+                                .n_dim = score->n_dim,
+                                .q_pos = step->q_pos,
+                                .n_q = step->n_q,
+                                .n_head = engine->config.n_head,
+                                .scale = engine->config.attn_scale,
+                                .kv = aq_kvcache_layer(&session->cache, layer, step->end),
+                                .tile_pos = tiles.pos,
+                                .tile_at = tiles.at,
+                                .n_tile = tiles.n,
+                                .window = windowed ? engine->config.window : 0,
+                                .part = part});
+}
+
+/* step->part = the queries of the step against the tokens that the selector chooses. */
+static void attend_selected(const aq_session *session, int layer, const float *q) {
+    const aq_engine *engine = session->engine;
+    const aq_session_options *options = &session->options;
+    const aq_step *step = &session->step;
+    const aq_kv_tiles tiles = aq_kvcache_tiles(&session->cache, layer, step->begin, step->end);
+    const int64_t row = (int64_t)layer * engine->config.n_kv_head * engine->config.d_head;
+    engine->be->ops->attn_select(
+        engine->be,
+        &(aq_attn_select_args){.q = q,
+                               .q_pos = step->q_pos,
+                               .n_q = step->n_q,
+                               .n_head = engine->config.n_head,
+                               .scale = engine->config.attn_scale,
+                               .kv = aq_kvcache_layer(&session->cache, layer, step->end),
+                               .tile_pos = tiles.pos,
+                               .n_tile = tiles.n,
+                               .mass = options->mass,
+                               .group_mean = options->group_mean,
+                               .n_sink = options->n_sink,
+                               .n_recent = options->n_recent,
+                               .n_dynamic = session->n_dynamic,
+                               .weight = session->n_dynamic > 0 ? session->dim_weight + row : NULL,
+                               .work = step->select_work,
+                               .work_bytes = session->shape.select_bytes,
+                               .part = step->part,
+                               .counts = step->counts});
 }
 
 /* Bytes of one token's partial results: (o, m, l) of every head. */
@@ -48,22 +79,51 @@ static aq_status gather_queries(aq_session *session, const float *q, const aq_sc
     return aq_coll_allgatherv(session->coll, step->dims, step->send_bytes, step->dims_all);
 }
 
-/* Sends each rank the partial results of its own queries and receives this rank's from all. */
-static aq_status return_parts(aq_session *session) {
+/* parts = the partial results of this rank's own queries from all ranks: each rank is sent those of
+ * its queries, or, of a replicated token, everyone is sent all: the one exchange of decode. */
+static aq_status exchange_parts(aq_session *session, aq_attend_way way, const float *part,
+                                float *parts) {
     aq_step *step = &session->step;
     const int64_t row_bytes = part_bytes(session);
+    if (session->plan.n_rank == 1) return AQ_OK;
+    if (way == AQ_ATTEND_REPLICATED)
+        return aq_coll_allgather(session->coll, part, row_bytes, parts);
     for (int r = 0; r < session->plan.n_rank; r++) {
         step->send_bytes[r] = step->rank_tok[r] * row_bytes;
         step->recv_bytes[r] = step->n_tok * row_bytes;
     }
-    return aq_coll_alltoallv(session->coll, step->part, step->send_bytes, step->parts,
-                             step->recv_bytes);
+    return aq_coll_alltoallv(session->coll, part, step->send_bytes, parts, step->recv_bytes);
 }
 
-/* The one exchange of a decoded token: everyone's partial results to everyone. */
-static aq_status gather_parts(aq_session *session) {
-    return aq_coll_allgather(session->coll, session->step.part, part_bytes(session),
-                             session->step.parts);
+/* ln sum_s exp(a[s]) over all shards of one row of the partial results of n_row rows. */
+static double log_sum(const aq_session *session, const float *parts, int64_t row, int64_t n_row) {
+    const int d_head = session->engine->config.d_head;
+    const int n_rank = session->plan.n_rank;
+    double m = -INFINITY, l = 0;
+    for (int r = 0; r < n_rank; r++) {
+        const float *ml = parts + (r * n_row + row) * (d_head + 2) + d_head;
+        if ((double)ml[0] > m) m = (double)ml[0];
+    }
+    for (int r = 0; r < n_rank; r++) {
+        const float *ml = parts + (r * n_row + row) * (d_head + 2) + d_head;
+        if (ml[1] > 0) l += (double)ml[1] * exp((double)ml[0] - m);
+    }
+    return m + log(l);
+}
+
+/* Dense attention over the same cache beside that of the step: how much of its mass the chosen
+ * tokens hold. */
+static aq_status measure_mass(aq_session *session, int layer, aq_attend_way way,
+                              const aq_score_shape *score, const float *q) {
+    const aq_step *step = &session->step;
+    const int64_t n_row = step->n_tok * session->engine->config.n_head;
+    attend_all(session, layer, score, q, NULL, step->exact_part);
+    AQ_TRY(exchange_parts(session, way, step->exact_part, step->exact_parts));
+    for (int64_t row = 0; row < n_row; row++)
+        session->stats.mass_sum += exp(log_sum(session, step->parts, row, n_row) -
+                                       log_sum(session, step->exact_parts, row, n_row));
+    session->stats.n_mass += n_row;
+    return AQ_OK;
 }
 
 aq_status aq_attend(aq_session *session, int layer, aq_attend_way way) {
@@ -71,21 +131,28 @@ aq_status aq_attend(aq_session *session, int layer, aq_attend_way way) {
     aq_session_stats *stats = &session->stats;
     aq_backend *be = session->engine->be;
     const aq_model_config *config = &session->engine->config;
-    const aq_score_shape score = aq_session_score(session, layer);
+    const aq_score_shape score = aq_session_score(session, layer, way);
+    const bool gathers = session->plan.n_rank > 1 && way == AQ_ATTEND_VISITING;
     const float *q = score.projects ? step->q_proj : step->q;
-    const bool alone = session->plan.n_rank == 1;
-    const bool visiting = way == AQ_ATTEND_VISITING;
+    const int16_t *dims = step->dims;
     int64_t now = aq_clock_ns();
 
-    if (!alone && visiting) AQ_TRY(gather_queries(session, q, &score));
+    if (gathers) {
+        AQ_TRY(gather_queries(session, q, &score));
+        q = step->q_all;
+        dims = step->dims_all;
+    }
     now = aq_session_lap(&stats->exchange_ns, now);
-    if (!alone && visiting)
-        attend_shard(session, layer, step->q_all, step->dims_all);
+    if (score.selects)
+        attend_selected(session, layer, q);
     else
-        attend_shard(session, layer, q, step->dims);
+        attend_all(session, layer, &score, q, dims, step->part);
+    if (!aq_model_windowed(config, layer)) aq_traffic_add(session, layer, &score, q, dims);
     now = aq_session_lap(&stats->attend_ns, now);
-    if (!alone) AQ_TRY(visiting ? return_parts(session) : gather_parts(session));
+    AQ_TRY(exchange_parts(session, way, step->part, step->parts));
     now = aq_session_lap(&stats->exchange_ns, now);
+    if (score.selects && session->options.measure_mass)
+        AQ_TRY(measure_mass(session, layer, way, &score, q));
     be->ops->attn_merge(be, &(aq_attn_merge_args){.parts = step->parts,
                                                   .n_part = session->plan.n_rank,
                                                   .n_row = step->n_tok * config->n_head,

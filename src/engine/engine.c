@@ -98,11 +98,22 @@ static uint64_t add_to_hash(uint64_t hash, const float *values, int64_t n) {
 
 /* Of everything in a projection that attention depends on; 0 without one. */
 static uint64_t hash_projection(const aq_projection *p) {
-    const int64_t n = (int64_t)p->n_layer * p->n_kv_head * p->d_head;
+    const int64_t n_row = (int64_t)p->n_layer * p->n_kv_head, n = n_row * p->d_head;
     if (!p->pq) return 0;
     uint64_t hash = add_to_hash(0xcbf29ce484222325u, p->pq, n * p->d_head);
     hash = add_to_hash(hash, p->pk, n * p->d_head);
-    return add_to_hash(hash, p->sigma, n);
+    hash = add_to_hash(hash, p->sigma, n);
+    for (int i = 0; i < p->codes.n_segment; i++) {
+        const float segment[] = {(float)p->codes.segments[i].n, (float)p->codes.segments[i].bits};
+        hash = add_to_hash(hash, segment, 2);
+    }
+    const float rest[] = {(float)p->n_dynamic, (float)p->break_even[0], (float)p->break_even[1]};
+    hash = add_to_hash(hash, rest, 3);
+    for (int64_t row = 0; p->k_budget && row < n_row; row++) {
+        const float budget = p->k_budget[row];
+        hash = add_to_hash(hash, &budget, 1);
+    }
+    return hash;
 }
 
 /* Every rank must hold rank 0's model and projection: compares what each has read. */
@@ -127,6 +138,33 @@ static aq_status check_same_model(aq_engine *engine, const aq_engine_options *op
         status = aq_fail(AQ_ERR_MISMATCH, "%s is another projection than rank 0's; use one file",
                          options->projection_path ? options->projection_path : "no projection");
     return aq_comm_agree(engine->comm, status);
+}
+
+/* What can fail on this rank alone. */
+static aq_status take_projection(aq_engine *engine, const aq_projection *projection) {
+    aq_projection copy;
+    if (engine->n_projecting > 0)
+        return aq_fail(AQ_ERR_USAGE, "the projection is in use by an open session; close it first");
+    AQ_TRY(aq_projection_check("the projection", projection, &engine->config, &engine->weights));
+    AQ_TRY(aq_projection_copy(projection, &copy));
+    aq_projection_free(&engine->projection);
+    engine->projection = copy;
+    engine->projection_is_set = true;
+    return AQ_OK;
+}
+
+aq_status aq_engine_set_projection(aq_engine *engine, const aq_projection *projection) {
+    AQ_TRY(aq_comm_agree(engine->comm, take_projection(engine, projection)));
+    uint64_t first = hash_projection(&engine->projection);
+    const uint64_t mine = first;
+    AQ_TRY(aq_comm_bcast(engine->comm, &first, sizeof first, 0));
+    const aq_status status =
+        first == mine ? AQ_OK : aq_fail(AQ_ERR_MISMATCH, "the projection is another than rank 0's");
+    return aq_comm_agree(engine->comm, status);
+}
+
+const aq_projection *aq_engine_projection(const aq_engine *engine) {
+    return engine->projection.pq ? &engine->projection : NULL;
 }
 
 aq_status aq_engine_open(const aq_engine_options *options, aq_comm *comm, aq_engine **out) {
@@ -159,13 +197,6 @@ void aq_engine_close(aq_engine *engine) {
     free(engine);
 }
 
-static int count_windowed(const aq_model_config *config) {
-    int n = 0;
-    for (int layer = 0; layer < config->n_layer; layer++)
-        n += aq_model_windowed(config, layer);
-    return n;
-}
-
 aq_engine_info aq_engine_describe(const aq_engine *engine) {
     const aq_model_config *config = &engine->config;
     return (aq_engine_info){
@@ -179,13 +210,14 @@ aq_engine_info aq_engine_describe(const aq_engine *engine) {
         .d_model = config->d_model,
         .d_ff = config->d_ff,
         .n_vocab = config->n_vocab,
-        .n_windowed_layer = count_windowed(config),
+        .n_windowed_layer = aq_layer_set_count(&config->windowed),
         .window = config->window,
         .n_ctx_model = config->n_ctx,
         .weights_bytes = engine->weights.bytes,
         .n_rank = aq_comm_size(engine->comm),
         .n_thread = engine->n_thread,
         .basis = engine->projection.pq ? aq_basis_name(engine->projection.basis) : NULL,
+        .projection_is_set = engine->projection_is_set,
     };
 }
 

@@ -16,6 +16,8 @@ struct aq_engine {
     aq_model_config config;
     aq_model_weights weights;
     aq_projection projection; /* arrays NULL without one */
+    bool projection_is_set;   /* not read from a file */
+    int n_projecting;         /* open sessions that use it */
     int n_thread;
     const char *isa;
 };

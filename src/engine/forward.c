@@ -52,6 +52,7 @@ static void prepare(const aq_session *session) {
 static void place_in_rings(const aq_session *session) {
     const aq_step *step = &session->step;
     const aq_plan *plan = &session->plan;
+    if (session->engine->config.window == 0) return;
     for (int64_t t = 0; t < step->n_tok; t++)
         if (aq_plan_owner(plan, step->pos[t]) == plan->rank)
             step->ring_slot[t] = aq_kvcache_ring_slot(&session->cache, step->slot[t]);

@@ -10,18 +10,31 @@ static aq_kv_pool measure_pool(const aq_kv_view *view, int n_layer, int64_t n_ti
     aq_kv_pool pool = {.view = *view, .n_layer = n_layer, .n_tile_max = n_layer > 0 ? n_tile : 0};
     pool.key_bytes = view->n_kv_head * aq_kv_key_bytes(view);
     pool.value_bytes = view->n_kv_head * aq_kv_value_bytes(view);
+    pool.selector_bytes = view->n_kv_head * aq_kv_selector_bytes(view);
+    if (aq_kv_has_open_tile(view)) {
+        pool.open_key_n = (int64_t)view->n_kv_head * AQ_TILE * view->n_col;
+        pool.open_value_n = (int64_t)view->n_kv_head * AQ_TILE * view->d_head;
+    }
     return pool;
 }
 
+/* Memory for n parts of `bytes` each, unless that is nothing. */
+static aq_status alloc_parts(aq_backend *be, int64_t n, int64_t bytes, void **out) {
+    return n * bytes > 0 ? be->ops->alloc(be, (size_t)(n * bytes), out) : AQ_OK;
+}
+
 static aq_status alloc_pool(aq_backend *be, aq_kv_pool *pool) {
-    const int64_t wider = pool->key_bytes > pool->value_bytes ? pool->key_bytes : pool->value_bytes;
+    const int64_t tile_bytes = pool->key_bytes + pool->value_bytes + pool->selector_bytes;
     if (pool->n_layer == 0) return AQ_OK;
     /* A layer's tile is bounded by the model's shape; their number is whatever was asked for. */
-    if (pool->n_tile_max > INT64_MAX / wider / pool->n_layer)
+    if (pool->n_tile_max > INT64_MAX / tile_bytes / pool->n_layer)
         return aq_fail(AQ_ERR_MEMORY, "a cache larger than memory can be");
-    const int64_t n_tile = pool->n_layer * pool->n_tile_max;
-    AQ_TRY(be->ops->alloc(be, (size_t)(n_tile * pool->key_bytes), (void **)&pool->keys));
-    return be->ops->alloc(be, (size_t)(n_tile * pool->value_bytes), (void **)&pool->values);
+    const int64_t n_tile = pool->n_layer * pool->n_tile_max, f = sizeof(float);
+    AQ_TRY(alloc_parts(be, n_tile, pool->key_bytes, (void **)&pool->keys));
+    AQ_TRY(alloc_parts(be, n_tile, pool->value_bytes, (void **)&pool->values));
+    AQ_TRY(alloc_parts(be, n_tile, pool->selector_bytes, (void **)&pool->selector));
+    AQ_TRY(alloc_parts(be, pool->n_layer, pool->open_key_n * f, (void **)&pool->open_keys));
+    return alloc_parts(be, pool->n_layer, pool->open_value_n * f, (void **)&pool->open_values);
 }
 
 /* The directories come last: they are small where keys and values fit. */
@@ -50,15 +63,13 @@ static void fill_directories(aq_kvcache *cache) {
 }
 
 static double mib(const aq_kv_pool *pool) {
-    return (double)pool->n_layer * (double)pool->n_tile_max *
-           ((double)pool->key_bytes + (double)pool->value_bytes) / 1048576.0;
+    const int64_t tile_bytes = pool->key_bytes + pool->value_bytes + pool->selector_bytes;
+    return (double)pool->n_layer * (double)pool->n_tile_max * (double)tile_bytes / 1048576.0;
 }
 
 aq_status aq_kvcache_open(aq_backend *be, const aq_kvcache_shape *shape, const aq_plan *plan,
                           aq_kvcache *out) {
-    int n_windowed = 0;
-    for (int layer = 0; layer < shape->n_layer; layer++)
-        n_windowed += aq_layer_set_has(&shape->windowed_layers, layer);
+    const int n_windowed = aq_layer_set_count(&shape->windowed_layers);
     *out = (aq_kvcache){.be = be, .plan = *plan, .shape = *shape};
     out->n_tile = aq_plan_tiles(plan, plan->rank, shape->n_ctx);
     out->full = measure_pool(&shape->full, shape->n_layer - n_windowed, out->n_tile);
@@ -78,8 +89,10 @@ aq_status aq_kvcache_open(aq_backend *be, const aq_kvcache_shape *shape, const a
 }
 
 static void free_pool(aq_backend *be, aq_kv_pool *pool) {
-    if (pool->keys) be->ops->release(be, pool->keys);
-    if (pool->values) be->ops->release(be, pool->values);
+    void *const blocks[] = {pool->keys, pool->values, pool->selector, pool->open_keys,
+                            pool->open_values};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
+        if (blocks[i]) be->ops->release(be, blocks[i]);
 }
 
 void aq_kvcache_close(aq_kvcache *cache) {
@@ -91,12 +104,18 @@ void aq_kvcache_close(aq_kvcache *cache) {
     *cache = (aq_kvcache){0};
 }
 
-aq_kv_view aq_kvcache_layer(const aq_kvcache *cache, int layer) {
+aq_kv_view aq_kvcache_layer(const aq_kvcache *cache, int layer, int64_t end) {
     const aq_kv_pool *pool = is_windowed(cache, layer) ? &cache->windowed : &cache->full;
     const int64_t n_tile = cache->place[layer] * pool->n_tile_max;
     aq_kv_view view = pool->view;
     view.keys = pool->keys + n_tile * pool->key_bytes;
     view.values = pool->values + n_tile * pool->value_bytes;
+    view.open_tile = -1;
+    if (pool->selector) view.selector = pool->selector + n_tile * pool->selector_bytes;
+    if (!pool->open_keys) return view;
+    view.open_keys = pool->open_keys + cache->place[layer] * pool->open_key_n;
+    view.open_values = pool->open_values + cache->place[layer] * pool->open_value_n;
+    view.open_tile = aq_plan_open_tile(&cache->plan, end);
     return view;
 }
 
@@ -120,11 +139,12 @@ int64_t aq_kvcache_ring_slot(const aq_kvcache *cache, int64_t slot) {
 /* Bytes of up to n_tile tiles in every layer. */
 static aq_kv_bytes count(const aq_kvcache *cache, int64_t n_tile) {
     const aq_kv_pool *pools[] = {&cache->full, &cache->windowed};
-    aq_kv_bytes bytes = {0, 0};
+    aq_kv_bytes bytes = {0, 0, 0};
     for (int i = 0; i < 2; i++) {
         const int64_t n = pools[i]->n_layer * min(n_tile, pools[i]->n_tile_max);
         bytes.keys += n * pools[i]->key_bytes;
         bytes.values += n * pools[i]->value_bytes;
+        bytes.selector += n * pools[i]->selector_bytes;
     }
     return bytes;
 }
@@ -135,4 +155,9 @@ aq_kv_bytes aq_kvcache_held(const aq_kvcache *cache, int64_t n_tok) {
 
 aq_kv_bytes aq_kvcache_capacity(const aq_kvcache *cache) {
     return count(cache, cache->n_tile);
+}
+
+int64_t aq_kvcache_open_bytes(const aq_kvcache *cache) {
+    const aq_kv_pool *pool = &cache->full; /* rings have none */
+    return pool->n_layer * (pool->open_key_n + pool->open_value_n) * (int64_t)sizeof(float);
 }

@@ -25,11 +25,15 @@ typedef struct {
 typedef struct {
     aq_kv_view view; /* keys and values unset */
     int n_layer;
-    int64_t n_tile_max;  /* tiles that a layer has room for on this rank */
-    int64_t key_bytes;   /* of one tile in one layer */
-    int64_t value_bytes; /* of one tile in one layer */
-    char *keys;          /* [n_layer, n_tile_max, key_bytes] */
-    char *values;        /* [n_layer, n_tile_max, value_bytes] */
+    int64_t n_tile_max; /* tiles that a layer has room for on this rank */
+    int64_t key_bytes, value_bytes, selector_bytes; /* of one tile in one layer */
+    char *keys;                                     /* [n_layer, n_tile_max, key_bytes] */
+    char *values;                                   /* [n_layer, n_tile_max, value_bytes] */
+    char *selector;                                 /* [n_layer, n_tile_max, selector_bytes] */
+    /* The open tile of each layer, if the view needs one; else NULL. */
+    int64_t open_key_n, open_value_n; /* floats of one layer */
+    float *open_keys;                 /* [n_layer, open_key_n] */
+    float *open_values;               /* [n_layer, open_value_n] */
 } aq_kv_pool;
 
 typedef struct {
@@ -51,8 +55,9 @@ aq_status aq_kvcache_open(aq_backend *be, const aq_kvcache_shape *shape, const a
 /* Frees; a zeroed struct is allowed. Local. */
 void aq_kvcache_close(aq_kvcache *cache);
 
-/* The view of one layer that the kernels take. Local. */
-aq_kv_view aq_kvcache_layer(const aq_kvcache *cache, int layer);
+/* The view of one layer that the kernels take, when the context ends before position `end`. Local.
+ */
+aq_kv_view aq_kvcache_layer(const aq_kvcache *cache, int layer, int64_t end);
 
 /* Tiles of a layer, in rising order of position, as attn_partial takes them. */
 typedef struct {
@@ -67,12 +72,14 @@ aq_kv_tiles aq_kvcache_tiles(const aq_kvcache *cache, int layer, int64_t first, 
 /* Where a slot of the plan (aq_plan_slot) lies in the rings of windowed layers. Local. */
 int64_t aq_kvcache_ring_slot(const aq_kvcache *cache, int64_t slot);
 
-/* Bytes of the tiles that hold n_tok tokens, and of all there is room for. Local. */
+/* Bytes of the tiles that hold n_tok tokens, and of all there is room for; open tiles are apart.
+ * Local. */
 typedef struct {
-    int64_t keys, values;
+    int64_t keys, values, selector;
 } aq_kv_bytes;
 
 aq_kv_bytes aq_kvcache_held(const aq_kvcache *cache, int64_t n_tok);
 aq_kv_bytes aq_kvcache_capacity(const aq_kvcache *cache);
+int64_t aq_kvcache_open_bytes(const aq_kvcache *cache);
 
 #endif

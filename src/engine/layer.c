@@ -37,8 +37,27 @@ static void make_qkv(aq_session *session, int layer, const float *h) {
     aq_session_lap(&stats->other_ns, now);
 }
 
+/* Leaves of each q^ as many dimensions as the session's rule says. */
+static void prune(aq_session *session, int layer, const aq_score_shape *score,
+                  const float *weight) {
+    const aq_engine *engine = session->engine;
+    const int n_kv_head = engine->config.n_kv_head;
+    const uint16_t *budget = session->budget ? session->budget + layer * n_kv_head : NULL;
+    engine->be->ops->prune_dims(engine->be,
+                                &(aq_prune_dims_args){.q = session->step.q_proj,
+                                                      .weight = weight,
+                                                      .tau = session->options.k_tau,
+                                                      .budget = budget,
+                                                      .n_tok = session->step.n_tok,
+                                                      .n_head = engine->config.n_head,
+                                                      .n_kv_head = n_kv_head,
+                                                      .n_col = score->n_col,
+                                                      .n_kept = &session->stats.n_kept_dim});
+    session->stats.n_pruned_row += session->step.n_tok * engine->config.n_head;
+}
+
 /* q^ = q P_q, k^ = k P_k, and the dimensions of each q^ that decide. */
-static void project(const aq_session *session, int layer, const aq_score_shape *score) {
+static void project(aq_session *session, int layer, const aq_score_shape *score) {
     const aq_engine *engine = session->engine;
     const aq_step *step = &session->step;
     aq_backend *be = engine->be;
@@ -60,11 +79,12 @@ static void project(const aq_session *session, int layer, const aq_score_shape *
     args.y = step->k_proj;
     be->ops->project(be, &args);
 
-    if (score->n_dim == score->n_col) return;
     const int64_t weight_at = (int64_t)layer * n_kv_head * score->n_col;
-    const float *weight = session->dim_weight;
+    const float *weight = session->dim_weight ? session->dim_weight + weight_at : NULL;
+    if (score->prunes) prune(session, layer, score, weight);
+    if (score->n_dim == score->n_col) return;
     be->ops->topk_dims(be, &(aq_topk_dims_args){.q = step->q_proj,
-                                                .weight = weight ? weight + weight_at : NULL,
+                                                .weight = weight,
                                                 .n_tok = step->n_tok,
                                                 .n_head = n_head,
                                                 .n_kv_head = n_kv_head,
@@ -82,11 +102,12 @@ static void keep(const aq_session *session, int layer, aq_attend_way way, const 
     if (way == AQ_ATTEND_REPLICATED &&
         aq_plan_owner(&session->plan, step->pos[0]) != session->plan.rank)
         return;
-    be->ops->kv_append(be, &(aq_kv_append_args){.kv = aq_kvcache_layer(&session->cache, layer),
-                                                .key = key,
-                                                .value = step->v,
-                                                .slot = windowed ? step->ring_slot : step->slot,
-                                                .n_tok = step->n_tok});
+    be->ops->kv_append(
+        be, &(aq_kv_append_args){.kv = aq_kvcache_layer(&session->cache, layer, step->end),
+                                 .key = key,
+                                 .value = step->v,
+                                 .slot = windowed ? step->ring_slot : step->slot,
+                                 .n_tok = step->n_tok});
 }
 
 /* norm(x), or x itself if the model has no such norm. */
@@ -101,7 +122,7 @@ aq_status aq_layer_forward(aq_session *session, int layer, aq_attend_way way,
                            const aq_hooks *hooks) {
     const aq_engine *engine = session->engine;
     const aq_layer_weights *w = &engine->weights.layers[layer];
-    const aq_score_shape score = aq_session_score(session, layer);
+    const aq_score_shape score = aq_session_score(session, layer, way);
     const bool parallel = engine->config.parallel_residual;
     const aq_step *step = &session->step;
     const int64_t n_tok = step->n_tok;

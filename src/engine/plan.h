@@ -25,6 +25,12 @@ static inline int64_t aq_plan_slot(const aq_plan *plan, int64_t pos) {
     return pos / AQ_TILE / plan->n_rank * AQ_TILE + pos % AQ_TILE;
 }
 
+/* This rank's tile that a context of n_tok tokens leaves unfinished; -1: it has none. */
+static inline int64_t aq_plan_open_tile(const aq_plan *plan, int64_t n_tok) {
+    if (n_tok % AQ_TILE == 0 || aq_plan_owner(plan, n_tok) != plan->rank) return -1;
+    return aq_plan_slot(plan, n_tok) / AQ_TILE;
+}
+
 /* First position of this rank's j-th tile. */
 static inline int64_t aq_plan_tile_pos(const aq_plan *plan, int64_t j) {
     return (plan->rank + j * plan->n_rank) * AQ_TILE;

@@ -1,69 +1,67 @@
 #include "src/engine/session.h"
 
 #include <limits.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/base/clock.h"
 
-#define DEFAULT_N_BATCH 2048
-#define MAX_N_BATCH     (1 << 20) /* the sizes of a step then fit int64_t, whatever the model */
-#define DEFAULT_K_RATIO 0.75
+/* attn_select shares passes over the selector among more queries if it has more than it needs. */
+#define SELECT_BYTES_PER_THREAD ((int64_t)4 << 20)
 
-static aq_status check_options(const aq_engine *engine, aq_session_options *options) {
-    if (options->n_batch == 0) options->n_batch = DEFAULT_N_BATCH;
-    if (options->k_ratio == 0) options->k_ratio = DEFAULT_K_RATIO;
-    if (options->s_ratio == 0) options->s_ratio = 1.0;
-    if (options->n_ctx < 1) return aq_fail(AQ_ERR_USAGE, "a context needs at least one token (-c)");
-    if (options->n_ctx > engine->config.n_ctx)
-        return aq_fail(AQ_ERR_LIMIT,
-                       "the context needs %lld tokens, the model was made for %lld; shorten it or "
-                       "stretch it with --rope-scaling",
-                       (long long)options->n_ctx, (long long)engine->config.n_ctx);
-    if (options->n_batch < 1 || options->n_batch > MAX_N_BATCH)
-        return aq_fail(AQ_ERR_USAGE, "the batch (-b) must be 1 to %d tokens", MAX_N_BATCH);
-    if (!(options->k_ratio > 0 && options->k_ratio <= 1))
-        return aq_fail(AQ_ERR_USAGE, "--k-ratio must be above 0 and at most 1");
-    if (!(options->s_ratio > 0 && options->s_ratio <= 1))
-        return aq_fail(AQ_ERR_USAGE, "--s-ratio must be above 0 and at most 1");
-    if ((unsigned)options->key_type >= AQ_KV_TYPES || (unsigned)options->value_type >= AQ_KV_TYPES)
-        return aq_fail(AQ_ERR_USAGE, "a cache type (-ctk, -ctv) is unknown");
-    if (options->attn == AQ_ATTN_AQUA && !engine->projection.pq)
-        return aq_fail(AQ_ERR_USAGE, "--attn aqua needs a projection; make one with aqua-dist "
-                                     "calibrate, or name it with --projection");
-    return AQ_OK;
+/* The cache's view of layers that see everything, without memory. */
+static aq_kv_view make_view(const aq_session *session) {
+    const aq_model_config *config = &session->engine->config;
+    const aq_session_options *options = &session->options;
+    return (aq_kv_view){.key_type = options->key_type,
+                        .value_type = options->value_type,
+                        .key_order =
+                            session->shape.score.selects ? AQ_KEYS_BY_TOKEN : AQ_KEYS_BY_COLUMN,
+                        .codes = aq_score_codes(session->engine, options),
+                        .n_kv_head = config->n_kv_head,
+                        .n_col = session->shape.score.n_col,
+                        .d_head = config->d_head};
 }
 
-static int columns(double ratio, int d_head) {
-    const int n = (int)lround(ratio * d_head);
-    return n < 1 ? 1 : n;
+static int64_t select_bytes(const aq_session *session) {
+    const aq_kv_view view = make_view(session);
+    const int n_thread = session->engine->n_thread;
+    const int64_t n_tile =
+        aq_plan_tiles(&session->plan, session->plan.rank, session->options.n_ctx);
+    const int64_t needed =
+        aq_attn_select_work(&view, session->engine->config.n_head, n_thread, n_tile);
+    const int64_t wanted = n_thread * SELECT_BYTES_PER_THREAD;
+    return needed > wanted ? needed : wanted;
 }
 
-static aq_score_shape make_score(const aq_session_options *options, int d_head) {
-    aq_score_shape score = {.n_col = d_head, .n_dim = d_head};
-    if (options->attn == AQ_ATTN_DENSE) return score;
-    score.projects = true;
-    score.n_col = columns(options->s_ratio, d_head);
-    score.n_dim = columns(options->k_ratio, d_head);
-    /* Columns that no query ever reads are not stored either. */
-    if (options->rank_by == AQ_RANK_STATIC && score.n_dim < score.n_col) score.n_col = score.n_dim;
-    if (score.n_dim > score.n_col) score.n_dim = score.n_col;
-    return score;
-}
-
-static aq_step_shape make_shape(const aq_session *session) {
+static void make_shape(aq_session *session) {
     const aq_session_options *options = &session->options;
     const int64_t n_q = options->n_batch < options->n_ctx ? options->n_batch : options->n_ctx;
-    return (aq_step_shape){.n_tok_max = aq_plan_most_owned(&session->plan, n_q),
-                           .n_q_max = n_q,
-                           .score = make_score(options, session->engine->config.d_head)};
+    session->shape =
+        (aq_step_shape){.n_tok_max = aq_plan_most_owned(&session->plan, n_q),
+                        .n_q_max = n_q,
+                        .score = aq_score_full(options, session->engine->config.d_head),
+                        .measures = options->measure_mass};
+    if (session->shape.score.selects) session->shape.select_bytes = select_bytes(session);
 }
 
-aq_score_shape aq_session_score(const aq_session *session, int layer) {
+/* Whether the context is still so short that dense attention is faster. */
+static bool is_short(const aq_session *session) {
+    const int64_t *break_even = session->engine->projection.break_even;
+    return session->options.hybrid &&
+           session->step.end < break_even[session->options.attn == AQ_ATTN_SELECT];
+}
+
+aq_score_shape aq_session_score(const aq_session *session, int layer, aq_attend_way way) {
     const aq_model_config *config = &session->engine->config;
-    if (!aq_model_windowed(config, layer)) return session->shape.score;
-    return (aq_score_shape){.n_col = config->d_head, .n_dim = config->d_head};
+    aq_score_shape score = session->shape.score;
+    if (aq_model_windowed(config, layer)) return aq_score_windowed(config->d_head);
+    const bool dense = is_short(session);
+    if (dense) score.n_dim = score.n_col;
+    if (dense) score.prunes = false;
+    if (dense || (session->options.dense_prefill && way == AQ_ATTEND_VISITING))
+        score.selects = false;
+    return score;
 }
 
 /* What a step exchanges must fit the messages of comm/coll.h. Asked here, where all ranks agree on
@@ -82,20 +80,42 @@ static aq_status check_messages(const aq_session *session) {
                    (long long)shape->n_q_max, (double)most / 1073741824.0);
 }
 
-/* The stored columns' sigma, packed for the kernel that ranks by energy. */
+/* Whether columns are ranked with sigma as their weight. */
+static bool weighs_columns(const aq_session *session) {
+    const aq_score_shape *score = &session->shape.score;
+    if (score->selects) return session->n_dynamic > 0;
+    return session->options.rank_by == AQ_RANK_ENERGY &&
+           (score->prunes || score->n_dim < score->n_col);
+}
+
+/* The stored columns' sigma, packed for the kernels that rank by energy. */
 static aq_status open_dim_weight(aq_session *session) {
     const aq_model_config *config = &session->engine->config;
     aq_backend *be = session->engine->be;
     const int64_t n_row = (int64_t)config->n_layer * config->n_kv_head;
     const int n_col = session->shape.score.n_col;
-    if (session->shape.score.n_dim == n_col || session->options.rank_by != AQ_RANK_ENERGY)
-        return AQ_OK;
+    if (!weighs_columns(session)) return AQ_OK;
     AQ_TRY(
         be->ops->alloc(be, (size_t)(n_row * n_col) * sizeof(float), (void **)&session->dim_weight));
     for (int64_t row = 0; row < n_row; row++)
         memcpy(session->dim_weight + row * n_col,
                session->engine->projection.sigma + row * config->d_head,
                (size_t)n_col * sizeof(float));
+    return AQ_OK;
+}
+
+/* The projection's budgets, within the stored columns. */
+static aq_status open_budget(aq_session *session) {
+    const aq_model_config *config = &session->engine->config;
+    aq_backend *be = session->engine->be;
+    const int64_t n_row = (int64_t)config->n_layer * config->n_kv_head;
+    const int n_col = session->shape.score.n_col;
+    if (!session->shape.score.prunes || !session->options.k_budget) return AQ_OK;
+    AQ_TRY(be->ops->alloc(be, (size_t)n_row * sizeof *session->budget, (void **)&session->budget));
+    for (int64_t row = 0; row < n_row; row++) {
+        const int n = session->engine->projection.k_budget[row];
+        session->budget[row] = (uint16_t)(n < n_col ? n : n_col);
+    }
     return AQ_OK;
 }
 
@@ -117,33 +137,42 @@ static aq_status open_ropes(aq_session *session) {
     return open_rope(engine->be, &config->rope_local, config->n_rot, NULL, &session->rope_local);
 }
 
+/* Rings of windowed layers are small and are overwritten token by token: they hold numbers. */
+static aq_kv_type windowed_type(aq_kv_type type) {
+    return type == AQ_KV_F32 ? AQ_KV_F32 : AQ_KV_BF16;
+}
+
 static aq_status open_cache(aq_session *session) {
     const aq_model_config *config = &session->engine->config;
-    const aq_kv_view dense = {.key_type = session->options.key_type,
-                              .value_type = session->options.value_type,
-                              .n_kv_head = config->n_kv_head,
-                              .n_col = config->d_head,
-                              .d_head = config->d_head};
-    aq_kvcache_shape shape = {.full = dense,
-                              .windowed = dense,
-                              .n_layer = config->n_layer,
-                              .windowed_layers = config->windowed,
-                              .window = config->window,
-                              .n_step_max = session->shape.n_q_max,
-                              .n_ctx = session->options.n_ctx};
-    shape.full.n_col = session->shape.score.n_col;
+    const aq_session_options *options = &session->options;
+    const aq_kv_view windowed = {.key_type = windowed_type(options->key_type),
+                                 .value_type = windowed_type(options->value_type),
+                                 .n_kv_head = config->n_kv_head,
+                                 .n_col = config->d_head,
+                                 .d_head = config->d_head};
+    const aq_kvcache_shape shape = {.full = make_view(session),
+                                    .windowed = windowed,
+                                    .n_layer = config->n_layer,
+                                    .windowed_layers = config->windowed,
+                                    .window = config->window,
+                                    .n_step_max = session->shape.n_q_max,
+                                    .n_ctx = options->n_ctx};
     return aq_kvcache_open(session->engine->be, &shape, &session->plan, &session->cache);
 }
 
 static aq_status open_local(aq_session *session) {
     aq_engine *engine = session->engine;
-    AQ_TRY(check_options(engine, &session->options));
-    session->shape = make_shape(session);
+    AQ_TRY(aq_score_check(engine, &session->options));
+    const bool own_codes = session->options.codes.n_segment > 0;
+    const int n_dynamic = session->options.n_dynamic;
+    session->n_dynamic = n_dynamic > 0 || own_codes ? n_dynamic : engine->projection.n_dynamic;
+    make_shape(session);
     AQ_TRY(check_messages(session));
     AQ_TRY(open_cache(session));
     AQ_TRY(aq_step_open(engine, &session->plan, &session->shape, &session->step));
     AQ_TRY(open_ropes(session));
     AQ_TRY(open_dim_weight(session));
+    AQ_TRY(open_budget(session));
     return engine->be->ops->alloc(engine->be, (size_t)engine->config.d_model * sizeof(float),
                                   (void **)&session->hidden);
 }
@@ -166,6 +195,8 @@ aq_status aq_session_open(aq_engine *engine, const aq_session_options *options, 
         aq_session_close(session);
         return status;
     }
+    session->engine->n_projecting += session->shape.score.projects;
+    session->is_open = true;
     *out = session;
     return AQ_OK;
 }
@@ -173,11 +204,12 @@ aq_status aq_session_open(aq_engine *engine, const aq_session_options *options, 
 void aq_session_close(aq_session *session) {
     if (!session) return;
     aq_backend *be = session->engine->be;
+    if (session->is_open) session->engine->n_projecting -= session->shape.score.projects;
     aq_coll_close(session->coll);
     aq_step_close(be, &session->step);
     aq_kvcache_close(&session->cache);
-    void *const blocks[] = {session->dim_weight, session->hidden, session->rope.inv_freq,
-                            session->rope_local.inv_freq};
+    void *const blocks[] = {session->dim_weight, session->budget, session->hidden,
+                            session->rope.inv_freq, session->rope_local.inv_freq};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         if (blocks[i]) be->ops->release(be, blocks[i]);
     free(session);
@@ -211,8 +243,15 @@ aq_session_stats aq_session_describe(const aq_session *session) {
     aq_session_stats stats = session->stats;
     stats.key_bytes = held.keys;
     stats.value_bytes = held.values;
+    stats.selector_bytes = held.selector;
     stats.key_capacity = capacity.keys;
     stats.value_capacity = capacity.values;
+    stats.selector_capacity = capacity.selector;
+    stats.open_bytes = aq_kvcache_open_bytes(&session->cache);
+    const aq_kv_view *view = &session->cache.full.view;
+    stats.token_key_bytes = (double)aq_kv_key_bytes(view) / AQ_TILE;
+    stats.token_value_bytes = (double)aq_kv_value_bytes(view) / AQ_TILE;
+    stats.token_selector_bytes = (double)aq_kv_selector_bytes(view) / AQ_TILE;
     stats.step_bytes = (int64_t)session->step.memory_bytes;
     stats.n_tok_owned = aq_plan_tokens(plan, plan->rank, session->n_tok);
     stats.sent_bytes = aq_coll_bytes_sent(session->coll);

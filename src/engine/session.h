@@ -24,7 +24,10 @@ struct aq_session {
     aq_kvcache cache;
     aq_step step;
     aq_rope_table rope, rope_local; /* of layers that see everything, and of windowed ones */
-    float *dim_weight; /* [n_layer, n_kv_head, n_col] sigma when ranking by energy, else NULL */
+    float *dim_weight; /* [n_layer, n_kv_head, n_col] sigma where columns are ranked with it */
+    uint16_t *budget;  /* [n_layer, n_kv_head] columns that decide, where the projection says so */
+    int n_dynamic;     /* columns of the selector that a query reads; 0: all */
+    bool is_open;      /* counted by the engine */
     float *hidden;     /* [d_model] normed row of the last token, the same on every rank */
     int64_t n_tok;     /* tokens in the context */
     aq_session_stats stats;
@@ -45,8 +48,13 @@ aq_status aq_layer_forward(aq_session *session, int layer, aq_attend_way way,
  * d_model], normed before it is added if the model does so. Local. */
 void aq_ffn_forward(aq_session *session, int layer, const float *input);
 
-/* What the scores of a layer are made of. Local. */
-aq_score_shape aq_session_score(const aq_session *session, int layer);
+/* What the scores of a layer are made of in the current step. Local. */
+aq_score_shape aq_session_score(const aq_session *session, int layer, aq_attend_way way);
+
+/* Adds to the statistics what attn_partial or attn_select read for the step's queries, which were
+ * q, the dims of which decided, or all. Local. */
+void aq_traffic_add(aq_session *session, int layer, const aq_score_shape *score, const float *q,
+                    const int16_t *dims);
 
 /* step->mixed = attention of this rank's queries over the tiles of all ranks, merged in rank order.
  * Collective. */

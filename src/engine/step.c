@@ -80,8 +80,13 @@ static void carve(aq_step *step, aq_arena *arena, const aq_engine *engine, int n
     step->part = floats(arena, shape->n_q_max, part_width);
     step->send_bytes = int64s(arena, n_rank);
     step->recv_bytes = int64s(arena, n_rank);
+    step->select_work = aq_arena_carve(arena, (size_t)shape->select_bytes, 1);
+    step->counts = int32s(arena, score->selects ? 3 * shape->n_q_max * config->n_kv_head : 0);
+    const int64_t n_measured = shape->measures ? shape->n_q_max : 0;
+    step->exact_part = floats(arena, n_measured, part_width);
     if (n_rank == 1) { /* this rank's queries are all there are */
         step->parts = step->part;
+        step->exact_parts = step->exact_part;
         return;
     }
     const int n_col = config->window > 0 ? config->d_head : score->n_col;
@@ -89,6 +94,7 @@ static void carve(aq_step *step, aq_arena *arena, const aq_engine *engine, int n
     step->dims_all =
         aq_arena_carve(arena, (size_t)(shape->n_q_max * dims_width), sizeof *step->dims_all);
     step->parts = floats(arena, n_rank * n_tok, part_width);
+    step->exact_parts = floats(arena, shape->measures ? n_rank * n_tok : 0, part_width);
 }
 
 aq_status aq_step_open(const aq_engine *engine, const aq_plan *plan, const aq_step_shape *shape,

@@ -5,19 +5,15 @@
 
 #include "src/engine/engine.h"
 #include "src/engine/plan.h"
-
-/* What the scores of a layer are made of. */
-typedef struct {
-    int n_col;     /* columns of a stored key */
-    int n_dim;     /* columns that decide; n_col if all do */
-    bool projects; /* queries and keys are projected */
-} aq_score_shape;
+#include "src/engine/score.h"
 
 /* Sizes that all buffers follow from. */
 typedef struct {
     int64_t n_tok_max;    /* tokens one rank computes at most */
     int64_t n_q_max;      /* queries of all ranks at most */
     aq_score_shape score; /* of layers that see everything; the others are dense */
+    int64_t select_bytes; /* working memory of attn_select; 0 without */
+    bool measures;        /* dense attention runs beside, for comparison */
 } aq_step_shape;
 
 typedef struct {
@@ -63,6 +59,11 @@ typedef struct {
     float *part;       /* [n_q, n_head, d_head + 2] against this rank's shard */
     float *parts;      /* [n_rank, n_tok, n_head, d_head + 2] of this rank's queries */
     int64_t *send_bytes, *recv_bytes; /* [n_rank] */
+    float *exact_part, *exact_parts;  /* as part and parts, of dense attention, if it is measured */
+
+    /* If tokens are selected. */
+    void *select_work;
+    int32_t *counts; /* [n_q, n_kv_head, 3] as attn_select gives them */
 
     void *memory; /* the block behind all of them */
     size_t memory_bytes;

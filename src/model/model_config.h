@@ -30,6 +30,14 @@ static inline void aq_layer_set_add(aq_layer_set *set, int layer) {
     set->bits[layer / 64] |= (uint64_t)1 << (layer % 64);
 }
 
+/* Layers of the set. */
+static inline int aq_layer_set_count(const aq_layer_set *set) {
+    int n = 0;
+    for (int layer = 0; layer < AQ_MAX_LAYER; layer++)
+        n += aq_layer_set_has(set, layer);
+    return n;
+}
+
 typedef enum {
     AQ_NORM_RMS,  /* x / sqrt(mean(x^2) + eps) * w */
     AQ_NORM_LAYER /* (x - mean) / sqrt(var + eps) * w + b */

@@ -80,6 +80,25 @@ void aq_projection_free(aq_projection *p) {
     p->pq = p->pk = p->sigma = p->spectrum = NULL;
 }
 
+aq_status aq_projection_copy(const aq_projection *p, aq_projection *out) {
+    const size_t n = (size_t)p->n_layer * (size_t)p->n_kv_head, d = (size_t)p->d_head;
+    *out = *p;
+    out->k_budget = NULL;
+    AQ_TRY(aq_projection_alloc(out));
+    memcpy(out->pq, p->pq, n * d * d * sizeof *p->pq);
+    memcpy(out->pk, p->pk, n * d * d * sizeof *p->pk);
+    memcpy(out->sigma, p->sigma, n * d * sizeof *p->sigma);
+    memcpy(out->spectrum, p->spectrum, n * d * sizeof *p->spectrum);
+    if (!p->k_budget) return AQ_OK;
+    out->k_budget = malloc(n * sizeof *p->k_budget);
+    if (out->k_budget) {
+        memcpy(out->k_budget, p->k_budget, n * sizeof *p->k_budget);
+        return AQ_OK;
+    }
+    aq_projection_free(out);
+    return aq_fail(AQ_ERR_MEMORY, "no memory for the budgets of a projection");
+}
+
 aq_code_layout aq_projection_codes(const aq_projection *p) {
     const int d = p->d_head, quarter = d / 4;
     if (p->codes.n_segment > 0) return p->codes;

@@ -68,6 +68,9 @@ aq_status aq_projection_alloc(aq_projection *p);
 /* Frees the arrays; a zeroed struct is allowed. Local. */
 void aq_projection_free(aq_projection *p);
 
+/* A copy with arrays of its own; the caller frees it. AQ_ERR_MEMORY. Local. */
+aq_status aq_projection_copy(const aq_projection *p, aq_projection *out);
+
 /* max over i, j of abs(P_q P_k^T - I), summed in double; pq and pk are [d, d]. Infinite if a number
  * is not finite. Local. */
 double aq_projection_defect(int d, const float *pq, const float *pk);

@@ -1,0 +1,107 @@
+#include "src/engine/score.h"
+
+#include <math.h>
+
+#define DEFAULT_N_BATCH 2048
+#define MAX_N_BATCH     (1 << 20) /* the sizes of a step then fit int64_t, whatever the model */
+#define DEFAULT_K_RATIO 0.75
+#define DEFAULT_MASS    0.98
+
+static bool is_share(double x) { /* written so that NaN fails */
+    return x > 0 && x <= 1;
+}
+
+static aq_status check_sizes(const aq_engine *engine, const aq_session_options *options) {
+    if (options->n_ctx < 1) return aq_fail(AQ_ERR_USAGE, "a context needs at least one token (-c)");
+    if (options->n_ctx > engine->config.n_ctx)
+        return aq_fail(AQ_ERR_LIMIT,
+                       "the context needs %lld tokens, the model was made for %lld; shorten it or "
+                       "stretch it with --rope-scaling",
+                       (long long)options->n_ctx, (long long)engine->config.n_ctx);
+    if (options->n_batch < 1 || options->n_batch > MAX_N_BATCH)
+        return aq_fail(AQ_ERR_USAGE, "the batch (-b) must be 1 to %d tokens", MAX_N_BATCH);
+    if ((unsigned)options->key_type >= AQ_KV_TYPES || (unsigned)options->value_type >= AQ_KV_TYPES)
+        return aq_fail(AQ_ERR_USAGE, "a cache type (-ctk, -ctv) is unknown");
+    return AQ_OK;
+}
+
+static aq_status check_aqua(const aq_engine *engine, const aq_session_options *options) {
+    if (!is_share(options->k_ratio))
+        return aq_fail(AQ_ERR_USAGE, "--k-ratio must be above 0 and at most 1");
+    if (!is_share(options->s_ratio))
+        return aq_fail(AQ_ERR_USAGE, "--s-ratio must be above 0 and at most 1");
+    if (options->k_tau != 0 && !is_share(options->k_tau))
+        return aq_fail(AQ_ERR_USAGE, "--k-tau must be above 0 and at most 1");
+    if (options->k_tau != 0 && options->k_budget)
+        return aq_fail(AQ_ERR_USAGE, "--k-tau and --k-budget both say how many dimensions decide; "
+                                     "use one");
+    if ((options->k_tau != 0 || options->k_budget) && options->rank_by == AQ_RANK_STATIC)
+        return aq_fail(AQ_ERR_USAGE,
+                       "--k-tau and --k-budget choose for each query; --rank-by static does not");
+    if (options->attn == AQ_ATTN_AQUA && options->k_budget && !engine->projection.k_budget)
+        return aq_fail(AQ_ERR_USAGE, "the projection has no budget of dimensions; make one with "
+                                     "aqua-dist calibrate --k-budget");
+    return AQ_OK;
+}
+
+static aq_status check_select(const aq_engine *engine, const aq_session_options *options) {
+    const int n_column = aq_code_layout_columns(&options->codes);
+    if (!is_share(options->mass))
+        return aq_fail(AQ_ERR_USAGE, "--mass must be above 0 and at most 1");
+    if (options->n_sink < 0 || options->n_recent < 0)
+        return aq_fail(AQ_ERR_USAGE, "--sinks and --recent must not be negative");
+    if (n_column > engine->config.d_head)
+        return aq_fail(AQ_ERR_USAGE, "the selector has %d columns, a head of this model %d",
+                       n_column, engine->config.d_head);
+    if (options->n_dynamic < 0 || (n_column > 0 && options->n_dynamic > n_column))
+        return aq_fail(AQ_ERR_USAGE, "--selector-dynamic must be 0 to %d", n_column);
+    return AQ_OK;
+}
+
+aq_status aq_score_check(const aq_engine *engine, aq_session_options *options) {
+    const aq_projection *projection = &engine->projection;
+    if (options->n_batch == 0) options->n_batch = DEFAULT_N_BATCH;
+    if (options->k_ratio == 0) options->k_ratio = DEFAULT_K_RATIO;
+    if (options->s_ratio == 0) options->s_ratio = 1.0;
+    if (options->mass == 0) options->mass = DEFAULT_MASS;
+    AQ_TRY(check_sizes(engine, options));
+    AQ_TRY(check_aqua(engine, options));
+    AQ_TRY(check_select(engine, options));
+    if (options->attn == AQ_ATTN_DENSE) return AQ_OK;
+    if (!projection->pq)
+        return aq_fail(AQ_ERR_USAGE, "--attn aqua and select need a projection; make one with "
+                                     "aqua-dist calibrate, or name it with --projection");
+    if (options->hybrid && projection->break_even[options->attn == AQ_ATTN_SELECT] == 0)
+        return aq_fail(AQ_ERR_USAGE, "--hybrid: the projection holds no break-even; measure it "
+                                     "with aqua-dist-bench breakeven --store");
+    return AQ_OK;
+}
+
+static int columns(double ratio, int d_head) {
+    const int n = (int)lround(ratio * d_head);
+    return n < 1 ? 1 : n;
+}
+
+aq_score_shape aq_score_windowed(int d_head) {
+    return (aq_score_shape){.n_col = d_head, .n_dim = d_head};
+}
+
+aq_score_shape aq_score_full(const aq_session_options *options, int d_head) {
+    aq_score_shape score = aq_score_windowed(d_head);
+    if (options->attn == AQ_ATTN_DENSE) return score;
+    score.projects = true;
+    score.selects = options->attn == AQ_ATTN_SELECT;
+    if (score.selects) return score;
+    score.n_col = columns(options->s_ratio, d_head);
+    score.prunes = options->k_tau != 0 || options->k_budget;
+    score.n_dim = score.prunes ? score.n_col : columns(options->k_ratio, d_head);
+    /* Columns that no query ever reads are not stored either. */
+    if (options->rank_by == AQ_RANK_STATIC && score.n_dim < score.n_col) score.n_col = score.n_dim;
+    if (score.n_dim > score.n_col) score.n_dim = score.n_col;
+    return score;
+}
+
+aq_code_layout aq_score_codes(const aq_engine *engine, const aq_session_options *options) {
+    if (options->attn != AQ_ATTN_SELECT) return (aq_code_layout){0};
+    return options->codes.n_segment > 0 ? options->codes : aq_projection_codes(&engine->projection);
+}

@@ -1,0 +1,28 @@
+/* What the scores of a session are made of, from what its options ask for. */
+#ifndef AQ_ENGINE_SCORE_H
+#define AQ_ENGINE_SCORE_H
+
+#include "src/aqua.h"
+#include "src/engine/engine.h"
+
+/* Scores of one layer. */
+typedef struct {
+    int n_col;     /* columns of a stored key */
+    int n_dim;     /* columns that decide, listed for each query; n_col if all do */
+    bool projects; /* queries and keys are projected */
+    bool prunes;   /* columns that do not decide are made 0 in the query, as many as may be */
+    bool selects;  /* tokens are chosen by the selector */
+} aq_score_shape;
+
+/* Fills in defaults and refuses what is out of range: AQ_ERR_USAGE names the option, AQ_ERR_LIMIT
+ * the context. Local. */
+aq_status aq_score_check(const aq_engine *engine, aq_session_options *options);
+
+/* The scores of layers that see everything, of checked options; and of windowed layers. Local. */
+aq_score_shape aq_score_full(const aq_session_options *options, int d_head);
+aq_score_shape aq_score_windowed(int d_head);
+
+/* The selector of a session that selects, options before projection; else none. Local. */
+aq_code_layout aq_score_codes(const aq_engine *engine, const aq_session_options *options);
+
+#endif

@@ -1,0 +1,87 @@
+/* What attention reads of a cache, counted for each query and KV head as if it read for itself:
+ * the figure that methods are compared by. Queries that go through a tile together share it. */
+#include <string.h>
+
+#include "src/engine/session.h"
+
+#define MAX_COLUMN 1024 /* of a head, as in a projection */
+
+/* Bytes of the cache that belong to one token and KV head, and to one tile and KV head. */
+typedef struct {
+    double column;   /* of one column of a key, a token */
+    double key;      /* of a whole key, a token */
+    double value;    /* a token */
+    double selector; /* of the columns read, a token, their scales included */
+    double tile;     /* of the scales of keys by token, a tile */
+} cache_bytes;
+
+static cache_bytes bytes_of(const aq_kv_view *kv, int n_dynamic) {
+    const double n_selector = aq_code_layout_columns(&kv->codes);
+    const double share = n_dynamic > 0 ? n_dynamic / n_selector : 1;
+    const double key = (double)aq_kv_key_bytes(kv) / AQ_TILE;
+    cache_bytes bytes = {.column = key / kv->n_col,
+                         .key = key,
+                         .value = (double)aq_kv_value_bytes(kv) / AQ_TILE,
+                         .selector = share * (double)aq_kv_selector_bytes(kv) / AQ_TILE};
+    if (!aq_kv_type_coded(kv->key_type)) return bytes;
+    bytes.tile = 4.0 * kv->n_col;
+    bytes.key -= bytes.tile / AQ_TILE;
+    return bytes;
+}
+
+/* Columns of KV head g that any query head of its group reads for token t. */
+static int count_columns(const aq_session *session, const aq_score_shape *score, const float *q,
+                         const int16_t *dims, int64_t t, int g) {
+    const aq_model_config *config = &session->engine->config;
+    const int group = config->n_head / config->n_kv_head;
+    const int64_t row = t * config->n_head + (int64_t)g * group;
+    char read[MAX_COLUMN];
+    int n = 0;
+    if (!score->prunes && score->n_dim == score->n_col) return score->n_col;
+    memset(read, 0, (size_t)score->n_col);
+    for (int64_t r = row; r < row + group; r++) {
+        for (int j = 0; !score->prunes && j < score->n_dim; j++)
+            read[dims[r * score->n_dim + j]] = 1;
+        for (int c = 0; score->prunes && c < score->n_col; c++)
+            read[c] |= q[r * score->n_col + c] != 0;
+    }
+    for (int c = 0; c < score->n_col; c++)
+        n += read[c];
+    return n;
+}
+
+static void add_selected(aq_session *session, const cache_bytes *bytes) {
+    const int64_t n = session->step.n_q * session->engine->config.n_kv_head;
+    aq_session_stats *stats = &session->stats;
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t *count = session->step.counts + 3 * i;
+        stats->n_pair += count[0];
+        stats->n_attended += count[1];
+        stats->n_byte_moved +=
+            (int64_t)(bytes->selector * count[0] + (bytes->key + bytes->value) * count[1] +
+                      bytes->tile * count[2]);
+    }
+}
+
+void aq_traffic_add(aq_session *session, int layer, const aq_score_shape *score, const float *q,
+                    const int16_t *dims) {
+    const aq_kv_view kv = aq_kvcache_layer(&session->cache, layer, session->step.end);
+    const cache_bytes bytes = bytes_of(&kv, session->n_dynamic);
+    const aq_plan *plan = &session->plan;
+    aq_session_stats *stats = &session->stats;
+    if (score->selects) {
+        add_selected(session, &bytes);
+        return;
+    }
+    const double key = bytes.key + bytes.tile / AQ_TILE; /* all tokens of a tile share its scales */
+    for (int64_t t = 0; t < session->step.n_q; t++) {
+        const int64_t n_seen = aq_plan_tokens(plan, plan->rank, session->step.q_pos[t] + 1);
+        for (int g = 0; g < kv.n_kv_head; g++) {
+            const double share =
+                (double)count_columns(session, score, q, dims, t, g) / score->n_col;
+            stats->n_pair += n_seen;
+            stats->n_attended += n_seen;
+            stats->n_byte_moved += (int64_t)((key * share + bytes.value) * (double)n_seen);
+        }
+    }
+}
