@@ -12,8 +12,8 @@ enum { N_LAYER = 5, N_FULL = 3, N_KV_HEAD = 2, N_COL = 12, D_HEAD = 16, WINDOW =
 
 #define VIEW(columns)                                                                              \
     {                                                                                              \
-        .key_type = AQ_KV_F32, .value_type = AQ_KV_BF16, .n_kv_head = N_KV_HEAD, .n_col = (columns),   \
-        .d_head = D_HEAD                                                                           \
+        .key_type = AQ_KV_F32, .value_type = AQ_KV_BF16, .n_kv_head = N_KV_HEAD,                   \
+        .n_col = (columns), .d_head = D_HEAD                                                       \
     }
 
 /* Layers 1 and 3 see a window; they keep whole keys. */
@@ -103,7 +103,7 @@ static void layers_do_not_overlap(void) {
     if (!aq_test_ok(aq_kvcache_open(be, &shape, &plan, &cache))) return;
     for (int layer = 0; layer < N_LAYER; layer++) {
         const aq_kv_pool *pool = pool_of(&cache, layer);
-        const aq_kv_view view = aq_kvcache_layer(&cache, layer);
+        const aq_kv_view view = aq_kvcache_layer(&cache, layer, 0);
         const int64_t n_key = pool->n_tile_max * pool->key_bytes;
         const int64_t n_value = pool->n_tile_max * pool->value_bytes;
         CU_ASSERT_TRUE(view.n_col == (pool == &cache.full ? N_COL : D_HEAD));
@@ -116,7 +116,7 @@ static void layers_do_not_overlap(void) {
     }
     for (int layer = 0; layer < N_LAYER; layer++) {
         const aq_kv_pool *pool = pool_of(&cache, layer);
-        const aq_kv_view view = aq_kvcache_layer(&cache, layer);
+        const aq_kv_view view = aq_kvcache_layer(&cache, layer, 0);
         const int64_t n_key = pool->n_tile_max * pool->key_bytes;
         const int64_t n_value = pool->n_tile_max * pool->value_bytes;
         CU_ASSERT_EQUAL(count_bytes(view.keys, n_key, (char)('a' + layer)), n_key);
