@@ -83,6 +83,26 @@ static inline float aq_f16_to_f32(uint16_t h) {
     return f;
 }
 
+/* Float -> IEEE half, rounded to nearest even; what is too large becomes the largest finite half,
+ * NaN stays NaN. */
+static inline uint16_t aq_f32_to_f16(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    const uint32_t sign = bits >> 16 & 0x8000u;
+    bits &= 0x7fffffffu;
+    if (bits > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (bits >= 0x477ff000u) return (uint16_t)(sign | 0x7bffu); /* 65520 and up */
+    if (bits < 0x38800000u) { /* subnormal: the last place of 0.5 + f is 2^-24 */
+        float size;
+        memcpy(&size, &bits, sizeof size);
+        size += 0.5f;
+        memcpy(&bits, &size, sizeof bits);
+        return (uint16_t)(sign | (bits - 0x3f000000u));
+    }
+    bits += 0xfffu + (bits >> 13 & 1u);
+    return (uint16_t)(sign | (bits - 0x38000000u) >> 13);
+}
+
 #ifdef __cplusplus
 }
 #endif
