@@ -86,6 +86,10 @@ static void cpu_topk_dims(aq_backend *be, const aq_topk_dims_args *args) {
     aq_topk_dims_cpu((aq_cpu *)be, args);
 }
 
+static void cpu_prune_dims(aq_backend *be, const aq_prune_dims_args *args) {
+    aq_prune_dims_cpu((aq_cpu *)be, args);
+}
+
 static void cpu_kv_append(aq_backend *be, const aq_kv_append_args *args) {
     aq_kv_append_cpu((aq_cpu *)be, args);
 }
@@ -115,6 +119,7 @@ static const aq_backend_ops cpu_ops = {
     .scatter_add_rows = cpu_scatter_add_rows,
     .project = cpu_project,
     .topk_dims = cpu_topk_dims,
+    .prune_dims = cpu_prune_dims,
     .kv_append = cpu_kv_append,
     .attn_partial = cpu_attn_partial,
     .attn_merge = cpu_attn_merge,

@@ -92,6 +92,10 @@ static inline aq_vi aq_vi_set1(int32_t a) {
     return _mm256_set1_epi32(a);
 }
 
+static inline aq_vi aq_vi_load(const int32_t *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
 static inline aq_vi aq_vi_count(void) {
     return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
 }

@@ -88,6 +88,10 @@ static inline aq_vi aq_vi_set1(int32_t a) {
     return _mm512_set1_epi32(a);
 }
 
+static inline aq_vi aq_vi_load(const int32_t *p) {
+    return _mm512_loadu_si512(p);
+}
+
 static inline aq_vi aq_vi_count(void) {
     return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }

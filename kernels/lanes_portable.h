@@ -111,6 +111,13 @@ static inline aq_vi aq_vi_set1(int32_t a) {
     return (aq_vi){a, a, a, a};
 }
 
+/* AQ_LANES integers at p. */
+static inline aq_vi aq_vi_load(const int32_t *p) {
+    aq_vi a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+
 /* 0, 1, 2, ... */
 static inline aq_vi aq_vi_count(void) {
     return (aq_vi){0, 1, 2, 3};

@@ -154,40 +154,4 @@ static float soften(float *s, int first_seen, int n_seen, float *m, float *l) {
     return keep;
 }
 
-static int count_from(const int32_t *rank, int n_col, int32_t least) {
-    int n = 0;
-    for (int i = 0; i < n_col; i++)
-        n += rank[i] >= least;
-    return n;
-}
-
-/* The rank of a column is the bit pattern of its absolute value, which orders like the value; NaN
- * gets -1. The least rank chosen is then found bit by bit from the top. */
-static void choose(const float *q, const float *weight, int n_col, int n_dim, int32_t *rank,
-                   int16_t *dims) {
-    for (int i = 0; i < n_col; i++) {
-        const float a = weight ? fabsf(q[i]) * weight[i] : fabsf(q[i]);
-        int32_t bits;
-        memcpy(&bits, &a, sizeof bits);
-        rank[i] = a == a ? bits : -1;
-    }
-    int32_t least = -1;
-    int n_from = count_from(rank, n_col, 0);
-    if (n_from >= n_dim) least = 0;
-    for (int32_t bit = 1 << 30; least >= 0 && bit > 0 && n_from > n_dim; bit >>= 1) {
-        const int n = count_from(rank, n_col, least | bit);
-        if (n < n_dim) continue;
-        least |= bit;
-        n_from = n;
-    }
-    /* Without branches, which could not be foretold here. */
-    int n_equal = n_dim - count_from(rank, n_col, least + 1);
-    for (int i = 0, n = 0; n < n_dim; i++) {
-        const int equal = rank[i] == least;
-        dims[n] = (int16_t)i;
-        n += (rank[i] > least) | (equal & (n_equal > 0));
-        n_equal -= equal;
-    }
-}
-
 #endif

@@ -7,6 +7,7 @@
 #include "kernels/loops_activate.h"
 #include "kernels/loops_attn.h"
 #include "kernels/loops_codes.h"
+#include "kernels/loops_dims.h"
 #include "kernels/loops_vector.h"
 #include "kernels/loops_weight.h"
 
@@ -27,4 +28,5 @@ const aq_simd AQ_SIMD_TABLE = {
     .score_chosen = score_chosen,
     .soften = soften,
     .choose = choose,
+    .fewest = fewest,
 };

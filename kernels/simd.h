@@ -109,9 +109,15 @@ typedef struct {
      * multiplied. */
     float (*soften)(float *s, int first_seen, int n_seen, float *m, float *l);
 
-    /* loops_attn.h. topk_dims of one query; `rank` is n_col integers of working memory. */
+    /* loops_dims.h. topk_dims of one query; `rank` is n_col integers of working memory. */
     void (*choose)(const float *q, const float *weight, int n_col, int n_dim, int32_t *rank,
                    int16_t *dims);
+
+    /* loops_dims.h. How many columns topk_dims must keep for `share` of the energy of one query,
+     * see prune_dims.h; at least 1. rank and energy are working memory of n_col elements, rounded
+     * up to AQ_COLUMNS_ALIGN. */
+    int (*fewest)(const float *q, const float *weight, int n_col, float share, int32_t *rank,
+                  float *energy);
 } aq_simd;
 
 extern const aq_simd aq_simd_portable;

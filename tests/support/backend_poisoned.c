@@ -145,6 +145,11 @@ static void poisoned_topk_dims(aq_backend *be, const aq_topk_dims_args *args) {
     inner->ops->topk_dims(inner, args);
 }
 
+static void poisoned_prune_dims(aq_backend *be, const aq_prune_dims_args *args) {
+    aq_backend *inner = ((poisoned *)be)->inner;
+    inner->ops->prune_dims(inner, args);
+}
+
 static void poisoned_kv_append(aq_backend *be, const aq_kv_append_args *args) {
     aq_backend *inner = ((poisoned *)be)->inner;
     inner->ops->kv_append(inner, args);
@@ -177,6 +182,7 @@ static const aq_backend_ops poisoned_ops = {
     .scatter_add_rows = poisoned_scatter_add_rows,
     .project = poisoned_project,
     .topk_dims = poisoned_topk_dims,
+    .prune_dims = poisoned_prune_dims,
     .kv_append = poisoned_kv_append,
     .attn_partial = poisoned_attn_partial,
     .attn_merge = poisoned_attn_merge,
