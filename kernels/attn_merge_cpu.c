@@ -11,7 +11,6 @@ static void merge_row(const aq_attn_merge_args *a, int64_t row) {
     for (int p = 0; p < a->n_part; p++)
         m = fmaxf(m, first[p * part_stride + a->d_head]);
     memset(out, 0, (size_t)a->d_head * sizeof *out);
-    if (m == -INFINITY) return;
     for (int p = 0; p < a->n_part; p++) {
         const float *part = first + p * part_stride;
         if (part[a->d_head] == -INFINITY) continue;
@@ -20,6 +19,11 @@ static void merge_row(const aq_attn_merge_args *a, int64_t row) {
         for (int i = 0; i < a->d_head; i++)
             out[i] += factor * part[i];
     }
+    if (a->ml) {
+        a->ml[2 * row] = m;
+        a->ml[2 * row + 1] = l;
+    }
+    if (m == -INFINITY) return;
     for (int i = 0; i < a->d_head; i++)
         out[i] /= l;
 }

@@ -69,9 +69,31 @@ static void check_row(const aq_attn_merge_args *a, int64_t row, planted_bug bug,
     }
 }
 
+/* Compares M and L of one row; the bug, if any, is in the reference. */
+static void check_ml(const aq_attn_merge_args *a, int64_t row, planted_bug bug, aq_bound *bound) {
+    const int64_t width = a->d_head + 2, stride = a->n_row * width;
+    const float *first = a->parts + row * width + a->d_head;
+    const double eps = ldexp(1.0, -24);
+    double m = -INFINITY, l = 0.0, allowed = 0.0;
+    for (int p = 0; p < a->n_part; p++)
+        m = fmax(m, (double)first[p * stride]);
+    for (int p = 0; p < a->n_part && m > -INFINITY; p++) {
+        const double ahead = (double)first[p * stride] - m;
+        if (ahead == -INFINITY) continue;
+        const double term = (bug == M_IGNORED ? 1.0 : exp(ahead)) *
+                            (bug == L_IGNORED ? 1.0 : (double)first[p * stride + 1]);
+        l += term;
+        allowed += eps * (fabs(ahead) + 3.0 + 4.0 * sqrt(a->n_part)) * term;
+    }
+    CU_ASSERT_EQUAL((double)a->ml[2 * row], m);
+    aq_bound_element(bound, a->ml[2 * row + 1], l, 0.0, allowed + ldexp(1.0, -126));
+}
+
 static void check(const aq_attn_merge_args *a, planted_bug bug, aq_bound *bound) {
-    for (int64_t row = 0; row < a->n_row; row++)
+    for (int64_t row = 0; row < a->n_row; row++) {
         check_row(a, row, bug, bound);
+        if (a->ml) check_ml(a, row, bug, bound);
+    }
 }
 
 static void contract(const aq_test_backend *on, void *arg) {
@@ -82,11 +104,13 @@ static void contract(const aq_test_backend *on, void *arg) {
         const int64_t n_part = shapes[s].n_part * n_row * (shapes[s].d_head + 2);
         float *parts = aq_test_alloc(on->be, (size_t)n_part * sizeof *parts);
         float *out = aq_test_alloc(on->be, (size_t)(n_row * shapes[s].d_head) * sizeof *out);
+        float *ml = aq_test_alloc(on->be, (size_t)(n_row * 2) * sizeof *ml);
         const aq_attn_merge_args args = {.parts = parts,
                                          .n_part = shapes[s].n_part,
                                          .n_row = n_row,
                                          .d_head = shapes[s].d_head,
-                                         .out = out};
+                                         .out = out,
+                                         .ml = s % 3 == 0 ? NULL : ml};
         fill(&args, shapes[s].m_spread, shapes[s].neutral, 1 + (uint64_t)s, parts);
         on->be->ops->attn_merge(on->be, &args);
         check(&args, NO_BUG, &bound);
@@ -94,6 +118,7 @@ static void contract(const aq_test_backend *on, void *arg) {
         check(&args, M_IGNORED, &no_m);
         on->be->ops->release(on->be, parts);
         on->be->ops->release(on->be, out);
+        on->be->ops->release(on->be, ml);
     }
     aq_bound_expect(&bound, "attn_merge");
     aq_bound_expect_rejects(&no_l, "a merge that ignores l");
@@ -110,18 +135,24 @@ static void all_neutral(const aq_test_backend *on, void *arg) {
     const int64_t n = (int64_t)n_part * n_row * (d_head + 2);
     float *parts = aq_test_alloc(on->be, (size_t)n * sizeof *parts);
     float *out = aq_test_alloc(on->be, (size_t)(n_row * d_head) * sizeof *out);
+    float *ml = aq_test_alloc(on->be, (size_t)(n_row * 2) * sizeof *ml);
     for (int64_t i = d_head; i < n; i += d_head + 2)
         parts[i] = -INFINITY;
     for (int i = 0; i < n_row * d_head; i++)
         out[i] = 7.0f;
-    on->be->ops->attn_merge(
-        on->be,
-        &(aq_attn_merge_args){
-            .parts = parts, .n_part = n_part, .n_row = n_row, .d_head = d_head, .out = out});
+    on->be->ops->attn_merge(on->be, &(aq_attn_merge_args){.parts = parts,
+                                                          .n_part = n_part,
+                                                          .n_row = n_row,
+                                                          .d_head = d_head,
+                                                          .out = out,
+                                                          .ml = ml});
     for (int i = 0; i < n_row * d_head; i++)
         CU_ASSERT_EQUAL(out[i], 0.0f);
+    for (int row = 0; row < n_row; row++)
+        CU_ASSERT_TRUE(ml[2 * row] == -INFINITY && ml[2 * row + 1] == 0.0f);
     on->be->ops->release(on->be, parts);
     on->be->ops->release(on->be, out);
+    on->be->ops->release(on->be, ml);
 }
 
 static void neutral_parts_give_zeros(void) {
