@@ -38,7 +38,7 @@ static int selector_columns(const aq_kv_view *kv) {
 }
 
 static int64_t plane_bytes(int64_t n, int width) {
-    return (int64_t)ceil((double)n * width / 8.0);
+    return n * width / 8 + (n * width % 8 > 0);
 }
 
 static int64_t run_bytes(int64_t n, int bits) {
