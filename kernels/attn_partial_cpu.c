@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "kernels/cpu.h"
+#include "kernels/kv_decode.h"
 
 /* Rows that share a tile while it is in the nearest caches. */
 #define ROWS_AT_ONCE 96
@@ -33,7 +34,8 @@ typedef struct {
     float *score;       /* [n_row, AQ_TILE] */
     float *keep;        /* [n_row] */
     float *part;        /* [n_row, d_head + 2] the result */
-    float *key, *value; /* the current tile, widened */
+    float *key, *value; /* the current tile, widened; value is wide enough for keys by token */
+    void *work;         /* for decoding */
     float *edge[2];     /* [n_row, d_head + 2] results of a KV head shared with other members */
 } attn_block;
 
@@ -73,11 +75,12 @@ static void *carve(char **at, int64_t bytes) {
 /* Lays out the scratch at `at` for blocks of n_row rows; returns the first byte behind. */
 static char *lay_out(attn_block *block, char *at, int64_t n_row) {
     const aq_attn_partial_args *args = block->args;
-    const int64_t d_head = args->kv.d_head, n_in = n_score_dim(args);
+    const int64_t d_head = args->kv.d_head, n_col = args->kv.n_col, n_in = n_score_dim(args);
     const int64_t f = (int64_t)sizeof(float);
     const int64_t part_bytes = n_row * (d_head + 2) * f;
-    block->key = carve(&at, AQ_TILE * args->kv.n_col * f);
-    block->value = carve(&at, AQ_TILE * d_head * f);
+    block->key = carve(&at, AQ_TILE * n_col * f);
+    block->value = carve(&at, AQ_TILE * (d_head > n_col ? d_head : n_col) * f);
+    block->work = carve(&at, aq_decode_work_bytes(&args->kv));
     block->q = carve(&at, n_row * n_in * f);
     block->dims = carve(&at, is_sparse(args) ? n_row * n_in * (int64_t)sizeof *block->dims : 0);
     block->pos = carve(&at, n_row * (int64_t)sizeof *block->pos);
@@ -180,6 +183,28 @@ static tile_view see_tile(const attn_block *block, int64_t tile_pos) {
     return view;
 }
 
+/* The same where every slot has a position of its own: rows that see any token go over all. */
+static tile_view see_slots(const attn_block *block, const int64_t *slot_pos) {
+    tile_view view = {block->n_row, 0, 0, AQ_TILE};
+    int64_t first = INT64_MAX;
+    for (int s = 0; s < AQ_TILE; s++)
+        first = slot_pos[s] < first ? slot_pos[s] : first;
+    for (int64_t r = 0; r < block->n_row; r++) {
+        block->first_seen[r] = 0;
+        block->n_seen[r] = block->pos[r] < first ? 0 : AQ_TILE;
+        if (block->n_seen[r] == 0) continue;
+        if (r < view.begin) view.begin = r;
+        view.end = r + 1;
+    }
+    return view;
+}
+
+/* Takes the tokens that a query at `pos` does not see out of a tile of scores. */
+static void hide_slots(const int64_t *slot_pos, int64_t pos, float *score) {
+    for (int s = 0; s < AQ_TILE; s++)
+        score[s] = slot_pos[s] <= pos ? score[s] : -INFINITY;
+}
+
 /* The n elements of a tensor that begin at element `at`: widened into `wide` if there are rows
  * enough to use them, else as they are. */
 static const void *fetch(const attn_block *block, const void *tensor, aq_dtype *dtype, int64_t at,
@@ -192,14 +217,63 @@ static const void *fetch(const attn_block *block, const void *tensor, aq_dtype *
     return wide;
 }
 
+/* n_col keys by token, AQ_TILE of them, as columns. */
+static const void *transpose(const attn_block *block, const void *keys, aq_dtype *dtype) {
+    const int64_t n_col = block->args->kv.n_col;
+    block->simd->columns(&(aq_columns_args){.dtype = *dtype,
+                                            .w = keys,
+                                            .row_bytes = aq_dtype_row_bytes(*dtype, n_col),
+                                            .n_row = AQ_TILE,
+                                            .n = n_col,
+                                            .out = block->key,
+                                            .out_stride = AQ_TILE});
+    *dtype = AQ_F32;
+    return block->key;
+}
+
+/* The keys of the tile stored at place `at`, [n_col, AQ_TILE] of type *dtype. */
+static const void *fetch_keys(const attn_block *block, int64_t at, aq_dtype *dtype) {
+    const aq_kv_view *kv = &block->args->kv;
+    const int64_t n = (int64_t)kv->n_col * AQ_TILE, from = (at * kv->n_kv_head + block->g) * n;
+    const bool by_token = kv->key_order == AQ_KEYS_BY_TOKEN;
+    const void *keys;
+    *dtype = AQ_F32;
+    if (aq_kv_is_open(kv, at)) {
+        keys = kv->open_keys + block->g * n;
+    } else if (aq_kv_type_coded(kv->key_type)) {
+        float *wide = by_token ? block->value : block->key;
+        aq_decode_keys(block->simd, kv, at, block->g, block->work, wide);
+        keys = wide;
+    } else {
+        *dtype = aq_kv_type_dtype(kv->key_type);
+        if (!by_token) return fetch(block, kv->keys, dtype, from, n, block->key);
+        keys = (const uint8_t *)kv->keys + aq_dtype_row_bytes(*dtype, from);
+    }
+    return by_token ? transpose(block, keys, dtype) : keys;
+}
+
+/* The values of tokens first .. first + n of that tile, [n, d_head] of type *dtype. */
+static const void *fetch_values(const attn_block *block, int64_t at, int first, int n,
+                                aq_dtype *dtype) {
+    const aq_kv_view *kv = &block->args->kv;
+    const int64_t token = (int64_t)block->g * AQ_TILE + first;
+    *dtype = AQ_F32;
+    if (aq_kv_is_open(kv, at)) return kv->open_values + token * kv->d_head;
+    if (aq_kv_type_coded(kv->value_type)) {
+        aq_decode_values(block->simd, kv, at, block->g, first, n, block->work, block->value);
+        return block->value;
+    }
+    *dtype = aq_kv_type_dtype(kv->value_type);
+    return fetch(block, kv->values, dtype, (at * kv->n_kv_head * AQ_TILE + token) * kv->d_head,
+                 (int64_t)n * kv->d_head, block->value);
+}
+
 /* Scores of the tile stored at place `at`. */
 static void score_rows(const attn_block *block, int64_t at, const tile_view *view) {
     const aq_attn_partial_args *args = block->args;
     const int64_t begin = view->begin, end = view->end;
-    const int64_t n = (int64_t)args->kv.n_col * AQ_TILE;
-    aq_dtype dtype = aq_kv_type_dtype(args->kv.key_type);
-    const void *keys = fetch(block, args->kv.keys, &dtype, (at * args->kv.n_kv_head + block->g) * n,
-                             n, block->key);
+    aq_dtype dtype;
+    const void *keys = fetch_keys(block, at, &dtype);
     if (is_sparse(args)) {
         for (int64_t r = begin; r < end; r++)
             block->simd->score_chosen(block->q + r * args->n_dim, block->dims + r * args->n_dim,
@@ -221,10 +295,10 @@ static void score_rows(const attn_block *block, int64_t at, const tile_view *vie
 /* Adds the values of the tile stored at place `at`, weighted, to the results. */
 static void mix_values(const attn_block *block, int64_t at, const tile_view *view) {
     const aq_kv_view *kv = &block->args->kv;
-    const int64_t begin = view->begin, n_token = view->last - view->first;
-    const int64_t from = ((at * kv->n_kv_head + block->g) * AQ_TILE + view->first) * kv->d_head;
-    aq_dtype dtype = aq_kv_type_dtype(kv->value_type);
-    const void *values = fetch(block, kv->values, &dtype, from, n_token * kv->d_head, block->value);
+    const int64_t begin = view->begin;
+    const int n_token = view->last - view->first;
+    aq_dtype dtype;
+    const void *values = fetch_values(block, at, view->first, n_token, &dtype);
     block->simd->panel(&(aq_panel_args){.a = block->score + begin * AQ_TILE + view->first,
                                         .a_stride = AQ_TILE,
                                         .n_row = view->end - begin,
@@ -242,12 +316,15 @@ static void attend_tiles(const attn_block *block, int64_t tile, int64_t tile_end
     const aq_attn_partial_args *args = block->args;
     const int d_head = args->kv.d_head;
     for (; tile < tile_end; tile++) {
-        const tile_view view = see_tile(block, args->tile_pos[tile]);
         const int64_t at = args->tile_at ? args->tile_at[tile] : tile;
+        const int64_t *slot_pos = args->slot_pos ? args->slot_pos + at * AQ_TILE : NULL;
+        const tile_view view =
+            slot_pos ? see_slots(block, slot_pos) : see_tile(block, args->tile_pos[tile]);
         if (view.begin >= view.end) continue;
         score_rows(block, at, &view);
         for (int64_t r = view.begin; r < view.end; r++) {
             float *ml = block->part + r * (d_head + 2) + d_head;
+            if (slot_pos) hide_slots(slot_pos, block->pos[r], block->score + r * AQ_TILE);
             block->keep[r] = block->simd->soften(block->score + r * AQ_TILE, block->first_seen[r],
                                                  block->n_seen[r], ml, ml + 1);
         }

@@ -94,6 +94,10 @@ static void cpu_kv_append(aq_backend *be, const aq_kv_append_args *args) {
     aq_kv_append_cpu((aq_cpu *)be, args);
 }
 
+static void cpu_kv_read(aq_backend *be, const aq_kv_read_args *args) {
+    aq_kv_read_cpu((aq_cpu *)be, args);
+}
+
 static void cpu_attn_partial(aq_backend *be, const aq_attn_partial_args *args) {
     aq_attn_partial_cpu((aq_cpu *)be, args);
 }
@@ -121,6 +125,7 @@ static const aq_backend_ops cpu_ops = {
     .topk_dims = cpu_topk_dims,
     .prune_dims = cpu_prune_dims,
     .kv_append = cpu_kv_append,
+    .kv_read = cpu_kv_read,
     .attn_partial = cpu_attn_partial,
     .attn_merge = cpu_attn_merge,
 };

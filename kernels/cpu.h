@@ -55,6 +55,7 @@ void aq_project_cpu(aq_cpu *cpu, const aq_project_args *args);
 void aq_topk_dims_cpu(aq_cpu *cpu, const aq_topk_dims_args *args);
 void aq_prune_dims_cpu(aq_cpu *cpu, const aq_prune_dims_args *args);
 void aq_kv_append_cpu(aq_cpu *cpu, const aq_kv_append_args *args);
+void aq_kv_read_cpu(aq_cpu *cpu, const aq_kv_read_args *args);
 void aq_attn_partial_cpu(aq_cpu *cpu, const aq_attn_partial_args *args);
 void aq_attn_merge_cpu(aq_cpu *cpu, const aq_attn_merge_args *args);
 

@@ -1,5 +1,5 @@
 /* Private to kernels/, included by simd.c only: runs of codes (src/base/kv_type.h). simd.h says
- * what each does. Plain loops, which compilers turn into vectors. */
+ * what each does. Unpacking is plain loops, which compilers turn into vectors. */
 #ifndef AQ_KERNELS_LOOPS_CODES_H
 #define AQ_KERNELS_LOOPS_CODES_H
 
@@ -37,6 +37,27 @@ static void unpack(const uint8_t *run, int n, int bits, uint8_t *codes) {
         unpack_run(run, AQ_TILE, bits, codes);
     else
         unpack_run(run, n, bits, codes);
+}
+
+static void widen(const uint8_t *codes, int n, float step, float low, float *out) {
+    int i = 0;
+    for (; i + AQ_LANES <= n; i += AQ_LANES) {
+        const aq_v code = aq_v_from_int(aq_vi_load_u8(codes + i));
+        aq_v_store(out + i, aq_v_fma(aq_v_set1(step), code, aq_v_set1(low)));
+    }
+    for (; i < n; i++)
+        out[i] = step * (float)codes[i] + low;
+}
+
+static void widen_each(const uint8_t *codes, int n, const float *step, const float *low,
+                       float *out) {
+    int i = 0;
+    for (; i + AQ_LANES <= n; i += AQ_LANES) {
+        const aq_v code = aq_v_from_int(aq_vi_load_u8(codes + i));
+        aq_v_store(out + i, aq_v_fma(aq_v_load(step + i), code, aq_v_load(low + i)));
+    }
+    for (; i < n; i++)
+        out[i] = step[i] * (float)codes[i] + low[i];
 }
 
 #endif

@@ -85,8 +85,13 @@ typedef struct {
     void (*add_scaled)(const float *x, float scale, int64_t n, float *y);
     void (*rotate)(float *x, const float *cos, const float *sin, int64_t half);
 
-    /* loops_codes.h. The n codes of a run of `bits` bits. */
+    /* loops_codes.h. The n codes of a run of `bits` bits; and what codes stand for,
+     * out[i] = low + step * codes[i], with one low and step or with those of each. If step has no
+     * more than 16 significant bits, rounded once. */
     void (*unpack)(const uint8_t *run, int n, int bits, uint8_t *codes);
+    void (*widen)(const uint8_t *codes, int n, float step, float low, float *out);
+    void (*widen_each)(const uint8_t *codes, int n, const float *step, const float *low,
+                       float *out);
 
     /* loops_activate.h. The whole operation, see activate.h. */
     void (*activate)(const aq_activate_args *args);

@@ -155,6 +155,11 @@ static void poisoned_kv_append(aq_backend *be, const aq_kv_append_args *args) {
     inner->ops->kv_append(inner, args);
 }
 
+static void poisoned_kv_read(aq_backend *be, const aq_kv_read_args *args) {
+    aq_backend *inner = ((poisoned *)be)->inner;
+    inner->ops->kv_read(inner, args);
+}
+
 static void poisoned_attn_partial(aq_backend *be, const aq_attn_partial_args *args) {
     aq_backend *inner = ((poisoned *)be)->inner;
     inner->ops->attn_partial(inner, args);
@@ -184,6 +189,7 @@ static const aq_backend_ops poisoned_ops = {
     .topk_dims = poisoned_topk_dims,
     .prune_dims = poisoned_prune_dims,
     .kv_append = poisoned_kv_append,
+    .kv_read = poisoned_kv_read,
     .attn_partial = poisoned_attn_partial,
     .attn_merge = poisoned_attn_merge,
 };
