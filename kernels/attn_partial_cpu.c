@@ -406,25 +406,13 @@ static void share_tiles(void *arg, int thread, int n_thread) {
     }
 }
 
-/* Adds the partial result `from` to `to`; either may be neutral. */
-static void merge_row(float *to, const float *from, int d_head) {
-    const float a = to[d_head], b = from[d_head];
-    if (b == -INFINITY) return;
-    const float m = a > b ? a : b;
-    const float keep = expf(a - m), factor = expf(b - m);
-    for (int i = 0; i < d_head; i++)
-        to[i] = keep * to[i] + factor * from[i];
-    to[d_head] = m;
-    to[d_head + 1] = keep * to[d_head + 1] + factor * from[d_head + 1];
-}
-
 /* Adds what member `thread` left at an edge to the results of KV head g. */
 static void merge_edge(const attn_task *task, int thread, int edge, int g) {
     const attn_block block = open_block(task, thread);
     const int d_head = task->args->kv.d_head;
     for (int64_t r = 0; r < task->n_shared_row; r++)
-        merge_row(result_of(task->args, g, task->row + r), block.edge[edge] + r * (d_head + 2),
-                  d_head);
+        aq_cpu_merge_part(result_of(task->args, g, task->row + r),
+                          block.edge[edge] + r * (d_head + 2), d_head);
 }
 
 /* Makes rows of the result neutral, as those of a KV head that starts to be merged. */

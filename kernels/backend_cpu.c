@@ -102,6 +102,10 @@ static void cpu_attn_partial(aq_backend *be, const aq_attn_partial_args *args) {
     aq_attn_partial_cpu((aq_cpu *)be, args);
 }
 
+static void cpu_attn_select(aq_backend *be, const aq_attn_select_args *args) {
+    aq_attn_select_cpu((aq_cpu *)be, args);
+}
+
 static void cpu_attn_merge(aq_backend *be, const aq_attn_merge_args *args) {
     aq_attn_merge_cpu((aq_cpu *)be, args);
 }
@@ -127,6 +131,7 @@ static const aq_backend_ops cpu_ops = {
     .kv_append = cpu_kv_append,
     .kv_read = cpu_kv_read,
     .attn_partial = cpu_attn_partial,
+    .attn_select = cpu_attn_select,
     .attn_merge = cpu_attn_merge,
 };
 

@@ -5,6 +5,7 @@
 #ifndef AQ_KERNELS_CPU_H
 #define AQ_KERNELS_CPU_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,6 +41,19 @@ static inline void aq_cpu_run(aq_cpu *cpu, int64_t n_op, aq_task_fn fn, void *ar
         aq_threads_run(cpu->threads, fn, arg);
 }
 
+/* Adds the partial result `from` of a row of attention (attn_partial.h) to `to`; either may be
+ * neutral. */
+static inline void aq_cpu_merge_part(float *to, const float *from, int d_head) {
+    const float a = to[d_head], b = from[d_head];
+    if (b == -INFINITY) return;
+    const float m = a > b ? a : b;
+    const float keep = expf(a - m), factor = expf(b - m);
+    for (int i = 0; i < d_head; i++)
+        to[i] = keep * to[i] + factor * from[i];
+    to[d_head] = m;
+    to[d_head + 1] = keep * to[d_head + 1] + factor * from[d_head + 1];
+}
+
 void aq_embed_cpu(aq_cpu *cpu, const aq_embed_args *args);
 void aq_rmsnorm_cpu(aq_cpu *cpu, const aq_rmsnorm_args *args);
 void aq_layernorm_cpu(aq_cpu *cpu, const aq_layernorm_args *args);
@@ -57,6 +71,7 @@ void aq_prune_dims_cpu(aq_cpu *cpu, const aq_prune_dims_args *args);
 void aq_kv_append_cpu(aq_cpu *cpu, const aq_kv_append_args *args);
 void aq_kv_read_cpu(aq_cpu *cpu, const aq_kv_read_args *args);
 void aq_attn_partial_cpu(aq_cpu *cpu, const aq_attn_partial_args *args);
+void aq_attn_select_cpu(aq_cpu *cpu, const aq_attn_select_args *args);
 void aq_attn_merge_cpu(aq_cpu *cpu, const aq_attn_merge_args *args);
 
 /* What this processor can run, found by asking it; the environment is not looked at. */

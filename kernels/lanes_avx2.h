@@ -56,6 +56,14 @@ static inline aq_v aq_v_where_negative(aq_v s, aq_v a, aq_v b) {
     return _mm256_blendv_ps(b, a, s);
 }
 
+static inline aq_v aq_v_keep_from(aq_v a, aq_v least) {
+    return _mm256_and_ps(a, _mm256_cmp_ps(a, least, _CMP_GE_OQ));
+}
+
+static inline unsigned aq_v_bits_from(aq_v a, aq_v least) {
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, least, _CMP_GE_OQ));
+}
+
 static inline float aq_v_sum(aq_v a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -164,6 +172,15 @@ static inline aq_levels aq_levels_make(float step, float base) {
 static inline aq_v aq_levels_at(aq_levels levels, aq_vi index) {
     const __m256i low = _mm256_and_si256(index, _mm256_set1_epi32(15));
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(low), levels.step, levels.base);
+}
+
+/* Four values in each half of a register. */
+static inline aq_v aq_quad_make(const float *four) {
+    return _mm256_broadcast_ps((const __m128 *)four);
+}
+
+static inline aq_v aq_quad_at(aq_v quad, aq_vi index) {
+    return _mm256_permutevar_ps(quad, index);
 }
 
 #endif

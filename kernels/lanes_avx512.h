@@ -56,6 +56,14 @@ static inline aq_v aq_v_where_negative(aq_v s, aq_v a, aq_v b) {
     return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(s)), b, a);
 }
 
+static inline aq_v aq_v_keep_from(aq_v a, aq_v least) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, least, _CMP_GE_OQ), a);
+}
+
+static inline unsigned aq_v_bits_from(aq_v a, aq_v least) {
+    return _mm512_cmp_ps_mask(a, least, _CMP_GE_OQ);
+}
+
 static inline float aq_v_sum(aq_v a) {
     return _mm512_reduce_add_ps(a);
 }
@@ -158,6 +166,15 @@ static inline aq_levels aq_levels_make(float step, float base) {
 
 static inline aq_v aq_levels_at(aq_levels levels, aq_vi index) {
     return _mm512_permutexvar_ps(index, levels);
+}
+
+/* Four values in each quarter of a register. */
+static inline aq_v aq_quad_make(const float *four) {
+    return _mm512_broadcast_f32x4(_mm_loadu_ps(four));
+}
+
+static inline aq_v aq_quad_at(aq_v quad, aq_vi index) {
+    return _mm512_permutevar_ps(quad, index);
 }
 
 #endif

@@ -71,6 +71,18 @@ static inline aq_v aq_v_where_negative(aq_v s, aq_v a, aq_v b) {
     return aq_v_choose((aq_vi)s >> 31, a, b);
 }
 
+/* a in the lanes that are at least `least`, else 0; and a bit for each lane that is. */
+static inline aq_v aq_v_keep_from(aq_v a, aq_v least) {
+    return aq_v_choose(a >= least, a, aq_v_set1(0.0f));
+}
+
+static inline unsigned aq_v_bits_from(aq_v a, aq_v least) {
+    unsigned bits = 0;
+    for (int i = 0; i < AQ_LANES; i++)
+        bits |= (unsigned)(a[i] >= least[i]) << i;
+    return bits;
+}
+
 static inline float aq_v_sum(aq_v a) {
     return (a[0] + a[2]) + (a[1] + a[3]);
 }
@@ -195,6 +207,16 @@ static inline aq_levels aq_levels_make(float step, float base) {
 
 static inline aq_v aq_levels_at(aq_levels levels, aq_vi index) {
     return aq_v_fma(aq_v_from_int(index & 15), levels.step, levels.base);
+}
+
+/* Four values; at() looks only at the low 2 bits of an index. */
+static inline aq_v aq_quad_make(const float *four) {
+    return aq_v_load(four);
+}
+
+static inline aq_v aq_quad_at(aq_v quad, aq_vi index) {
+    const aq_vi at = index & 3;
+    return (aq_v){quad[at[0]], quad[at[1]], quad[at[2]], quad[at[3]]};
 }
 
 #endif

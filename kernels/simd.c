@@ -8,6 +8,7 @@
 #include "kernels/loops_attn.h"
 #include "kernels/loops_codes.h"
 #include "kernels/loops_dims.h"
+#include "kernels/loops_select.h"
 #include "kernels/loops_vector.h"
 #include "kernels/loops_weight.h"
 
@@ -29,6 +30,12 @@ const aq_simd AQ_SIMD_TABLE = {
     .panel = panel,
     .score_chosen = score_chosen,
     .soften = soften,
+    .code_columns = code_columns,
+    .code_row = code_row,
+    .soft_total = soft_total,
+    .weigh = weigh,
+    .mass_from = mass_from,
+    .bits_from = bits_from,
     .choose = choose,
     .fewest = fewest,
 };

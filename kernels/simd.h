@@ -11,6 +11,7 @@
 
 #include "kernels/activate.h"
 #include "src/base/dtype.h"
+#include "src/base/kv_type.h"
 
 /* A product of stored rows with a few tokens: y[t, j] (+)= sum_i x[t, i] w[j, i]. */
 typedef struct {
@@ -67,6 +68,39 @@ typedef struct {
     bool accumulate;
 } aq_scale_by_args;
 
+/* Columns of a selector's block (kv_append.h) to the numbers that their codes stand for. */
+typedef struct {
+    const uint8_t *block;
+    const aq_code_layout *layout;
+    int n;                  /* columns of the layout */
+    const int16_t *columns; /* [n_column] rising */
+    int n_column;
+    float *out; /* [n_column, AQ_TILE] */
+} aq_code_columns_args;
+
+/* A row of codes, a run for each segment, to numbers: out[i] = low[i] + step[i] code[i]. */
+typedef struct {
+    const uint8_t *row;
+    const aq_code_layout *layout;
+    const float *low, *step;
+    bool each; /* low and step are one a column; else *low and *step hold for all */
+    float *out;
+} aq_code_row_args;
+
+/* The weight of tokens for a group: w[s] = the largest over the rows r of exp(z[r, s] - m[r] -
+ * log_l[r]), or their mean. */
+typedef struct {
+    const float *z; /* [n_row, n], z_stride from one row to the next */
+    int64_t z_stride;
+    const float *m, *log_l; /* [n_row] */
+    int n_row;
+    bool mean;
+    int64_t n; /* whole tiles */
+    float *w;  /* [n]; may be row 0 of z */
+} aq_weigh_args;
+
+#define AQ_MASS_BOUNDS 3
+
 /* No entry may be NULL in a table that was built. */
 typedef struct {
     const char *name;
@@ -113,6 +147,18 @@ typedef struct {
      * m), 0 where not visible, and returns the factor by which sums taken under the old m are to be
      * multiplied. */
     float (*soften)(float *s, int first_seen, int n_seen, float *m, float *l);
+
+    /* loops_select.h. The columns and the row above. */
+    void (*code_columns)(const aq_code_columns_args *args);
+    void (*code_row)(const aq_code_row_args *args);
+
+    /* loops_select.h, n in whole tiles. m = max x[i] and l = sum exp(x[i] - m), of n > 0; the
+     * weights above, returns their sum; mass[k] = the sum of the w[i] >= least[k]; and a bit for
+     * each of the AQ_TILE weights that is at least `least`. */
+    void (*soft_total)(const float *x, int64_t n, float *m, float *l);
+    float (*weigh)(const aq_weigh_args *args, float *largest);
+    void (*mass_from)(const float *w, int64_t n, const float *least, float *mass);
+    uint64_t (*bits_from)(const float *w, float least);
 
     /* loops_dims.h. topk_dims of one query; `rank` is n_col integers of working memory. */
     void (*choose)(const float *q, const float *weight, int n_col, int n_dim, int32_t *rank,

@@ -165,6 +165,11 @@ static void poisoned_attn_partial(aq_backend *be, const aq_attn_partial_args *ar
     inner->ops->attn_partial(inner, args);
 }
 
+static void poisoned_attn_select(aq_backend *be, const aq_attn_select_args *args) {
+    aq_backend *inner = ((poisoned *)be)->inner;
+    inner->ops->attn_select(inner, args);
+}
+
 static void poisoned_attn_merge(aq_backend *be, const aq_attn_merge_args *args) {
     aq_backend *inner = ((poisoned *)be)->inner;
     inner->ops->attn_merge(inner, args);
@@ -191,6 +196,7 @@ static const aq_backend_ops poisoned_ops = {
     .kv_append = poisoned_kv_append,
     .kv_read = poisoned_kv_read,
     .attn_partial = poisoned_attn_partial,
+    .attn_select = poisoned_attn_select,
     .attn_merge = poisoned_attn_merge,
 };
 
