@@ -147,10 +147,16 @@ static float soften(float *s, int first_seen, int n_seen, float *m, float *l) {
         memset(s, 0, AQ_TILE * sizeof *s);
         return 1.0f;
     }
-    const float sum = exp_shifted(s, largest, AQ_TILE, s);
+    const aq_v shift = aq_v_set1(largest);
+    aq_v sum = aq_v_set1(0.0f);
+    for (int i = 0; i < AQ_TILE; i += AQ_LANES) {
+        const aq_v e = aq_v_exp_normal(aq_v_sub(aq_v_load(s + i), shift));
+        aq_v_store(s + i, e);
+        sum = aq_v_add(sum, e);
+    }
     const float keep = largest == before ? 1.0f : expf(before - largest);
     *m = largest;
-    *l = *l * keep + sum;
+    *l = *l * keep + aq_v_sum(sum);
     return keep;
 }
 

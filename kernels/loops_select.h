@@ -120,7 +120,8 @@ static void soft_total(const float *x, int64_t n, float *m, float *l) {
     const aq_v shift = aq_v_set1(*m);
     for (int64_t i = 0; i < n; i += 2 * AQ_LANES)
         for (int v = 0; v < 2; v++)
-            sum[v] = aq_v_add(sum[v], aq_v_exp(aq_v_sub(aq_v_load(x + i + AQ_LANES * v), shift)));
+            sum[v] =
+                aq_v_add(sum[v], aq_v_exp_normal(aq_v_sub(aq_v_load(x + i + AQ_LANES * v), shift)));
     *l = aq_v_sum(aq_v_add(sum[0], sum[1]));
 }
 
@@ -136,14 +137,14 @@ static float weigh(const aq_weigh_args *a, float *largest) {
     for (int64_t i = 0; i < a->n; i += AQ_LANES) {
         aq_v w = log_weight(a, 0, i);
         if (a->mean) {
-            w = aq_v_exp(w);
+            w = aq_v_exp_normal(w);
             for (int r = 1; r < a->n_row; r++)
-                w = aq_v_add(w, aq_v_exp(log_weight(a, r, i)));
+                w = aq_v_add(w, aq_v_exp_normal(log_weight(a, r, i)));
             w = aq_v_mul(w, share);
         } else {
             for (int r = 1; r < a->n_row; r++)
                 w = aq_v_max(w, log_weight(a, r, i));
-            w = aq_v_exp(w);
+            w = aq_v_exp_normal(w);
         }
         aq_v_store(a->w + i, w);
         total = aq_v_add(total, w);

@@ -49,6 +49,13 @@ static inline aq_v aq_v_exp(aq_v x) {
     return aq_v_mul(aq_v_mul(p, aq_v_power2(n1)), aq_v_power2(aq_vi_sub(n, n1)));
 }
 
+/* exp(x) for x <= 0, but 0 where it is below 2e-38: results that are no normal numbers, as of every
+ * token that is left out by a score of -inf, take the processor a hundred cycles. */
+static inline aq_v aq_v_exp_normal(aq_v x) {
+    const aq_v e = aq_v_exp(aq_v_max(aq_v_set1(-87.0f), x));
+    return aq_v_keep_from(e, aq_v_set1(2e-38f));
+}
+
 static float exp_shifted(const float *x, float shift, int64_t n, float *out) {
     const aq_v s = aq_v_set1(shift);
     aq_v total = aq_v_set1(0.0f);

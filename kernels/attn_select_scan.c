@@ -1,0 +1,183 @@
+/* Selecting attention: scores from the codes, weights, and the search for their bound. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/attn_select_parts.h"
+
+/* The bound is found to within this difference of the bits of floats: a factor of 65/64 at most. */
+#define BOUND_BITS (1u << 17)
+
+/* The columns of the selector that query i reads, into dims; returns their number. */
+static int choose_columns(const aq_select_block *b, int i) {
+    const int n_col = b->args->kv.n_col, n_code = b->task->n_code, group = b->task->group;
+    const float *q = b->q + (int64_t)i * group * n_col;
+    if (b->args->n_dynamic == 0 || b->args->n_dynamic >= n_code) {
+        for (int c = 0; c < n_code; c++)
+            b->dims[c] = (int16_t)c;
+        return n_code;
+    }
+    memset(b->strength, 0, (size_t)n_code * sizeof(float));
+    for (int h = 0; h < group; h++)
+        for (int c = 0; c < n_code; c++)
+            b->strength[c] += fabsf(q[h * n_col + c]);
+    b->simd->choose(b->strength, b->args->weight + (int64_t)b->g * n_col, n_code,
+                    b->args->n_dynamic, b->rank, b->dims);
+    return b->args->n_dynamic;
+}
+
+/* Collects the columns that any query of the block reads, and of each row those of its query. */
+void aq_select_take_columns(aq_select_block *b) {
+    const int n_col = b->args->kv.n_col, n_code = b->task->n_code, group = b->task->group;
+    int32_t *place = b->rank; /* after the choice: of a column among those read */
+    float *wide = b->q_code;  /* [n_row, n_code] first; 0 where a query does not read */
+    b->n_column = 0;
+    memset(wide, 0, (size_t)b->n_row * (size_t)n_code * sizeof *wide);
+    for (int i = 0; i < b->n_query; i++) {
+        const int n = choose_columns(b, i);
+        for (int r = i * group; r < (i + 1) * group; r++)
+            for (int j = 0; j < n; j++)
+                wide[(int64_t)r * n_code + b->dims[j]] = b->q[(int64_t)r * n_col + b->dims[j]];
+    }
+    memset(place, 0, (size_t)n_code * sizeof *place);
+    for (int r = 0; r < b->n_row; r++)
+        for (int c = 0; c < n_code; c++)
+            place[c] |= wide[(int64_t)r * n_code + c] != 0.0f;
+    for (int c = 0; c < n_code; c++)
+        if (place[c]) b->columns[b->n_column++] = (int16_t)c;
+    for (int r = 0; r < b->n_row; r++)
+        for (int j = 0; j < b->n_column; j++)
+            b->q_code[r * b->n_column + j] = wide[(int64_t)r * n_code + b->columns[j]];
+}
+
+/* Puts exact scores in place of those of the codes: tokens begin .. end of tile `tile`, whose keys
+ * are packed, for query i. */
+static void score_range(const aq_select_block *b, int i, int64_t tile, int64_t begin, int64_t end) {
+    const int group = b->task->group;
+    if (begin < tile * AQ_TILE) begin = tile * AQ_TILE;
+    end = aq_select_min(end, (tile + 1) * AQ_TILE);
+    if (begin >= end) return;
+    aq_select_dot_packed(b, (int)(begin - tile * AQ_TILE), (int)(end - begin), i * group, group,
+                         b->z + (int64_t)i * group * b->task->z_stride + begin, b->task->z_stride);
+}
+
+/* Exact scores where a query needs them. */
+static void score_near(aq_select_block *b, int64_t tile) {
+    const bool open = tile == b->args->kv.open_tile;
+    bool needed = open;
+    for (int i = 0; i < b->n_query && !needed; i++)
+        needed = aq_select_near_bits(&b->view[i], tile) != 0;
+    if (!needed) return;
+    aq_select_pack_keys(b, tile);
+    for (int i = 0; i < b->n_query; i++) {
+        const aq_select_view *view = &b->view[i];
+        if (open) {
+            score_range(b, i, tile, 0, view->n_seen);
+        } else {
+            score_range(b, i, tile, 0, view->sink_end);
+            score_range(b, i, tile, view->recent_begin, view->n_seen);
+        }
+    }
+}
+
+/* The scores z of tiles tile .. tile_end; -inf behind the last token that a query sees. */
+void aq_select_scan_tiles(aq_select_block *b, int64_t tile, int64_t tile_end) {
+    const aq_kv_view *kv = &b->args->kv;
+    const int64_t bytes = aq_kv_selector_bytes(kv), stride = b->task->z_stride;
+    for (; tile < tile_end; tile++) {
+        if (tile != kv->open_tile) {
+            b->simd->code_columns(&(aq_code_columns_args){
+                .block = (const uint8_t *)kv->selector + (tile * kv->n_kv_head + b->g) * bytes,
+                .layout = &kv->codes,
+                .n = b->task->n_code,
+                .columns = b->columns,
+                .n_column = b->n_column,
+                .out = b->column});
+            b->simd->panel(&(aq_panel_args){.a = b->q_code,
+                                            .a_stride = b->n_column,
+                                            .n_row = b->n_row,
+                                            .n_in = b->n_column,
+                                            .b = b->column,
+                                            .b_dtype = AQ_F32,
+                                            .b_stride = AQ_TILE,
+                                            .n_out = AQ_TILE,
+                                            .c = b->z + tile * AQ_TILE,
+                                            .c_stride = stride});
+        }
+        score_near(b, tile);
+    }
+    for (int r = 0; r < b->n_row; r++) {
+        const int64_t n_seen = b->view[r / b->task->group].n_seen;
+        const int64_t end = aq_select_min(aq_select_tiles_of(n_seen), tile_end) * AQ_TILE;
+        for (int64_t s = n_seen; s < end; s++)
+            b->z[r * stride + s] = -INFINITY;
+    }
+}
+
+/* Weights of n tokens from `begin` on, whole tiles, in place of the scores of row 0 of query i.
+ * Returns their sum. */
+float aq_select_weigh_tokens(const aq_select_block *b, int i, int64_t begin, int64_t n,
+                             float *largest) {
+    const int group = b->task->group;
+    float *z = b->z + (int64_t)i * group * b->task->z_stride + begin;
+    return b->simd->weigh(&(aq_weigh_args){.z = z,
+                                           .z_stride = b->task->z_stride,
+                                           .m = b->m + i * group,
+                                           .log_l = b->log_l + i * group,
+                                           .n_row = group,
+                                           .mean = b->args->group_mean,
+                                           .n = n,
+                                           .w = z},
+                          largest);
+}
+
+/* n weights that sum up to `total`. Those below (1 - mass) total / n hold no more than may be left
+ * out; half of it leaves room for roundings. */
+aq_select_search aq_select_start_search(double mass, double total, double largest, int64_t n) {
+    return (aq_select_search){
+        .low = aq_select_bits_of((float)(0.5 * (1.0 - mass) * total / (double)n)),
+        .high = aq_select_bits_of((float)largest) + 1,
+        .target = (float)(mass * total)};
+}
+
+bool aq_select_search_ends(const aq_select_search *search) {
+    return search->high <= search->low || search->high - search->low <= BOUND_BITS;
+}
+
+/* Bounds that cut the rest of the search in equal pieces. */
+void aq_select_try_bounds(const aq_select_search *search, float *least) {
+    const uint32_t piece = (search->high - search->low) / (AQ_MASS_BOUNDS + 1);
+    for (uint32_t k = 0; k < AQ_MASS_BOUNDS; k++)
+        least[k] = aq_select_float_of(search->low + (k + 1) * piece);
+}
+
+/* Takes in the mass from each of these bounds on. */
+void aq_select_narrow(aq_select_search *search, const float *least, const float *mass) {
+    for (int k = 0; k < AQ_MASS_BOUNDS; k++) {
+        if (mass[k] >= search->target) {
+            search->low = aq_select_bits_of(least[k]);
+        } else {
+            search->high = aq_select_bits_of(least[k]);
+            return;
+        }
+    }
+}
+
+/* Finds the bound of query i from its scores. */
+void aq_select_find_bound(aq_select_block *b, int i) {
+    const int group = b->task->group;
+    const int64_t n = aq_select_tiles_of(b->view[i].n_seen) * AQ_TILE;
+    float largest, least[AQ_MASS_BOUNDS], mass[AQ_MASS_BOUNDS];
+    for (int r = i * group; r < (i + 1) * group; r++) {
+        float l;
+        b->simd->soft_total(b->z + r * b->task->z_stride, n, &b->m[r], &l);
+        b->log_l[r] = logf(l);
+    }
+    const float total = aq_select_weigh_tokens(b, i, 0, n, &largest);
+    aq_select_search search = aq_select_start_search(b->args->mass, total, largest, n);
+    while (!aq_select_search_ends(&search)) {
+        aq_select_try_bounds(&search, least);
+        b->simd->mass_from(b->z + (int64_t)i * group * b->task->z_stride, n, least, mass);
+        aq_select_narrow(&search, least, mass);
+    }
+    b->view[i].least = aq_select_float_of(search.low);
+}
