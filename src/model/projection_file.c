@@ -122,8 +122,37 @@ double aq_projection_defect(int d, const float *pq, const float *pk) {
     return worst;
 }
 
+static bool codes_usable(const aq_projection *p) {
+    const aq_code_layout *codes = &p->codes;
+    if (codes->n_segment < 0 || codes->n_segment > AQ_CODE_SEGMENTS) return false;
+    for (int i = 0; i < codes->n_segment; i++) {
+        const int n = codes->segments[i].n, bits = codes->segments[i].bits;
+        if (n < 1 || n > p->d_head || bits < 1 || bits == 7 || bits > 8) return false;
+    }
+    return aq_code_layout_columns(codes) <= p->d_head;
+}
+
+/* Whether what is optional is usable where it is there. */
+static aq_status check_optional(const char *path, const aq_projection *p, aq_status code) {
+    if (!codes_usable(p))
+        return aq_fail(code, "%s: the selector's codes are no layout of %d columns; " REMEDY, path,
+                       p->d_head);
+    const aq_code_layout codes = aq_projection_codes(p);
+    if (p->n_dynamic < 0 || p->n_dynamic > aq_code_layout_columns(&codes))
+        return aq_fail(code, "%s: %d dynamic columns of a selector of %d; " REMEDY, path,
+                       p->n_dynamic, aq_code_layout_columns(&codes));
+    for (int64_t h = 0; p->k_budget && h < (int64_t)p->n_layer * p->n_kv_head; h++)
+        if (p->k_budget[h] < 1 || p->k_budget[h] > p->d_head)
+            return aq_fail(code, "%s: layer %d, KV head %d: a budget of %d of %d columns; " REMEDY,
+                           path, (int)(h / p->n_kv_head), (int)(h % p->n_kv_head),
+                           (int)p->k_budget[h], p->d_head);
+    if (p->break_even[0] < 0 || p->break_even[1] < 0)
+        return aq_fail(code, "%s: a break-even context is negative; " REMEDY, path);
+    return AQ_OK;
+}
+
 /* Whether the numbers of all heads are usable; `code` is what a bad one means to the caller. */
-static aq_status check_numbers(const char *path, const aq_projection *p, aq_status code) {
+static aq_status check_heads(const char *path, const aq_projection *p, aq_status code) {
     const int d = p->d_head;
     for (int64_t h = 0; h < (int64_t)p->n_layer * p->n_kv_head; h++) {
         const int layer = (int)(h / p->n_kv_head), head = (int)(h % p->n_kv_head);
@@ -146,6 +175,11 @@ static aq_status check_numbers(const char *path, const aq_projection *p, aq_stat
     return AQ_OK;
 }
 
+static aq_status check_numbers(const char *path, const aq_projection *p, aq_status code) {
+    AQ_TRY(check_optional(path, p, code));
+    return check_heads(path, p, code);
+}
+
 static void put_u64(uint8_t *at, uint64_t value) {
     for (int i = 0; i < 8; i++)
         at[i] = (uint8_t)(value >> (8 * i));
@@ -158,19 +192,63 @@ static uint64_t get_u64(const uint8_t *at) {
     return value;
 }
 
-/* The message that borrows the arrays of p; `heads` and `pointers` have one entry a KV head. */
-static AquaProjection message_of(const aq_projection *p, AquaHeadBasis *heads,
-                                 AquaHeadBasis **pointers) {
+/* What a message points to beside the arrays of the projection. */
+typedef struct {
+    AquaHeadBasis *heads; /* one a KV head, as all arrays here */
+    AquaHeadBasis **head_pointers;
+    uint32_t *k_budget;
+    AquaCodeSegment segments[AQ_CODE_SEGMENTS];
+    AquaCodeSegment *segment_pointers[AQ_CODE_SEGMENTS];
+    int64_t break_even[2];
+} message_parts;
+
+static void parts_close(message_parts *parts) {
+    free(parts->heads);
+    free(parts->head_pointers);
+    free(parts->k_budget);
+}
+
+static bool parts_open(size_t n_head, message_parts *parts) {
+    *parts = (message_parts){.heads = calloc(n_head, sizeof *parts->heads)};
+    parts->head_pointers = calloc(n_head, sizeof *parts->head_pointers);
+    parts->k_budget = calloc(n_head, sizeof *parts->k_budget);
+    return parts->heads && parts->head_pointers && parts->k_budget;
+}
+
+/* Puts what is optional into a message; what is not there is not written. */
+static void put_optional(const aq_projection *p, message_parts *parts, AquaProjection *message) {
+    const size_t n_head = (size_t)p->n_layer * (size_t)p->n_kv_head;
+    message->n_codes = (size_t)p->codes.n_segment;
+    message->codes = parts->segment_pointers;
+    for (int i = 0; i < p->codes.n_segment; i++) {
+        aqua_code_segment__init(&parts->segments[i]);
+        parts->segments[i].n = (uint32_t)p->codes.segments[i].n;
+        parts->segments[i].bits = (uint32_t)p->codes.segments[i].bits;
+        parts->segment_pointers[i] = &parts->segments[i];
+    }
+    message->n_dynamic = (uint32_t)p->n_dynamic;
+    message->n_k_budget = p->k_budget ? n_head : 0;
+    message->k_budget = parts->k_budget;
+    for (size_t h = 0; h < message->n_k_budget; h++)
+        parts->k_budget[h] = p->k_budget[h];
+    message->n_break_even = p->break_even[0] != 0 || p->break_even[1] != 0 ? 2 : 0;
+    message->break_even = parts->break_even;
+    memcpy(parts->break_even, p->break_even, sizeof parts->break_even);
+}
+
+/* The message, which borrows the arrays of p and parts. */
+static AquaProjection message_of(const aq_projection *p, message_parts *parts) {
     const size_t n = (size_t)p->n_layer * (size_t)p->n_kv_head, d = (size_t)p->d_head;
     for (size_t h = 0; h < n; h++) {
-        aqua_head_basis__init(&heads[h]);
-        heads[h].n_p_q = heads[h].n_p_k = d * d;
-        heads[h].n_sigma = heads[h].n_spectrum = d;
-        heads[h].p_q = p->pq + h * d * d;
-        heads[h].p_k = p->pk + h * d * d;
-        heads[h].sigma = p->sigma + h * d;
-        heads[h].spectrum = p->spectrum + h * d;
-        pointers[h] = &heads[h];
+        AquaHeadBasis *head = &parts->heads[h];
+        aqua_head_basis__init(head);
+        head->n_p_q = head->n_p_k = d * d;
+        head->n_sigma = head->n_spectrum = d;
+        head->p_q = p->pq + h * d * d;
+        head->p_k = p->pk + h * d * d;
+        head->sigma = p->sigma + h * d;
+        head->spectrum = p->spectrum + h * d;
+        parts->head_pointers[h] = head;
     }
     AquaProjection message = AQUA_PROJECTION__INIT;
     message.format_version = FORMAT_VERSION;
@@ -183,20 +261,19 @@ static AquaProjection message_of(const aq_projection *p, AquaHeadBasis *heads,
     message.domain = (char *)(uintptr_t)p->domain;
     message.n_tok_calib = (uint64_t)p->n_tok_calib;
     message.n_heads = n;
-    message.heads = pointers;
+    message.heads = parts->head_pointers;
+    put_optional(p, parts, &message);
     return message;
 }
 
 /* The whole file as bytes; the caller frees *file. */
 static aq_status pack(const char *path, const aq_projection *p, uint8_t **file, size_t *bytes) {
-    const size_t n = (size_t)p->n_layer * (size_t)p->n_kv_head;
-    AquaHeadBasis *heads = calloc(n, sizeof *heads);
-    AquaHeadBasis **pointers = calloc(n, sizeof *pointers);
+    message_parts parts;
     aq_status status = AQ_OK;
     size_t message_bytes = 0;
     *file = NULL;
-    if (heads && pointers) {
-        const AquaProjection message = message_of(p, heads, pointers);
+    if (parts_open((size_t)p->n_layer * (size_t)p->n_kv_head, &parts)) {
+        const AquaProjection message = message_of(p, &parts);
         message_bytes = aqua_projection__get_packed_size(&message);
         *bytes = HEADER_BYTES + message_bytes;
         if (message_bytes <= MESSAGE_MAX_BYTES) *file = malloc(*bytes);
@@ -214,8 +291,7 @@ static aq_status pack(const char *path, const aq_projection *p, uint8_t **file, 
     } else {
         status = aq_fail(AQ_ERR_MEMORY, "%s: no memory to write the projection", path);
     }
-    free(heads);
-    free(pointers);
+    parts_close(&parts);
     return status;
 }
 
@@ -283,6 +359,24 @@ static aq_status check_envelope(const char *path, const aq_file_map *map) {
     return AQ_OK;
 }
 
+/* What is wrong with the optional fields, or NULL: that they fit the types they are taken into.
+ * Their values are checked with the numbers. */
+static const char *wrong_optional(const AquaProjection *m) {
+    if (m->n_codes > AQ_CODE_SEGMENTS) return "the selector's codes have too many segments";
+    for (size_t i = 0; i < m->n_codes; i++)
+        if (m->codes[i]->n > AQ_PROJECTION_MAX_DIM || m->codes[i]->bits > 8)
+            return "a segment of the selector's codes is out of range";
+    if (m->n_dynamic > AQ_PROJECTION_MAX_DIM)
+        return "the number of dynamic columns is out of range";
+    if (m->n_k_budget != 0 && m->n_k_budget != m->n_heads)
+        return "the number of budgets is not layers times KV heads";
+    for (size_t h = 0; h < m->n_k_budget; h++)
+        if (m->k_budget[h] > AQ_PROJECTION_MAX_DIM) return "a budget is out of range";
+    if (m->n_break_even != 0 && m->n_break_even != 2)
+        return "the number of break-even contexts is not two";
+    return NULL;
+}
+
 /* Whether the message has what an aq_projection needs, in the sizes it states. */
 static aq_status check_message(const char *path, const AquaProjection *m) {
     if (m->format_version > FORMAT_VERSION)
@@ -312,7 +406,24 @@ static aq_status check_message(const char *path, const AquaProjection *m) {
             head->n_spectrum != d)
             wrong = "an array has the wrong length";
     }
+    if (!wrong) wrong = wrong_optional(m);
     if (wrong) return aq_fail(AQ_ERR_FORMAT, "%s: %s; " REMEDY, path, wrong);
+    return AQ_OK;
+}
+
+/* Copies what is optional in a checked message. */
+static aq_status take_optional(const AquaProjection *m, aq_projection *p) {
+    p->codes.n_segment = (int)m->n_codes;
+    for (size_t i = 0; i < m->n_codes; i++)
+        p->codes.segments[i] = (aq_code_segment){(int)m->codes[i]->n, (int)m->codes[i]->bits};
+    p->n_dynamic = (int)m->n_dynamic;
+    for (size_t i = 0; i < m->n_break_even; i++)
+        p->break_even[i] = m->break_even[i];
+    if (m->n_k_budget == 0) return AQ_OK;
+    p->k_budget = malloc(m->n_k_budget * sizeof *p->k_budget);
+    if (!p->k_budget) return aq_fail(AQ_ERR_MEMORY, "no memory for a projection's budgets");
+    for (size_t h = 0; h < m->n_k_budget; h++)
+        p->k_budget[h] = (uint16_t)m->k_budget[h];
     return AQ_OK;
 }
 
@@ -337,7 +448,7 @@ static aq_status take_message(const AquaProjection *m, aq_projection *p) {
         memcpy(p->sigma + h * d, m->heads[h]->sigma, d * sizeof *p->sigma);
         memcpy(p->spectrum + h * d, m->heads[h]->spectrum, d * sizeof *p->spectrum);
     }
-    return AQ_OK;
+    return take_optional(m, p);
 }
 
 static aq_status unpack(const char *path, const aq_file_map *map, aq_projection *p) {

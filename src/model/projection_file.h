@@ -81,7 +81,8 @@ double aq_projection_defect(int d, const float *pq, const float *pk);
 aq_status aq_projection_write(const char *path, const aq_projection *p);
 
 /* Reads and checks: magic, length, checksum, version, sizes, finite numbers, P_q P_k^T = I within
- * AQ_PROJECTION_DEFECT_MAX. The bytes are not trusted. The caller frees *p, which is zeroed on
+ * AQ_PROJECTION_DEFECT_MAX; codes, dynamic columns, budgets and break-even contexts, which are none
+ * where the file has none. The bytes are not trusted. The caller frees *p, which is zeroed on
  * failure. AQ_ERR_IO, AQ_ERR_FORMAT (truncated, garbled), AQ_ERR_UNSUPPORTED (a newer version),
  * AQ_ERR_MEMORY. Local. */
 aq_status aq_projection_read(const char *path, aq_projection *p);

@@ -90,6 +90,21 @@ typedef struct {
     int version, basis, layers, drop_heads, short_pq, domain_bytes, fingerprint_bytes;
 } mistakes;
 
+/* A message of none or all of the optional fields: of `codes` the first n_code segments, each field
+ * with its number of entries. */
+typedef struct {
+    int n_code, n_budget, n_break_even;
+    uint64_t codes[5][2], n_dynamic, budget[8], break_even[3];
+} optional_fields;
+
+static const optional_fields some = {.n_code = 2,
+                                     .n_budget = N_LAYER * N_KV_HEAD,
+                                     .n_break_even = 2,
+                                     .codes = {{1, 4}, {2, 1}, {1, 1}, {1, 1}, {1, 1}},
+                                     .n_dynamic = 2,
+                                     .budget = {1, 2, 3, 2, 1},
+                                     .break_even = {300, INT64_MAX, 1}};
+
 static const mistakes none = {.version = 1, .basis = 2, .layers = N_LAYER, .fingerprint_bytes = 16};
 
 /* The message as the Protocol Buffers wire format defines it, without protobuf-c. */
@@ -357,6 +372,153 @@ static void test_check_against_model(void) {
     aq_projection_free(&p);
 }
 
+static void put_packed(buffer *out, int field, const uint64_t *values, int n) {
+    buffer packed = {.n = 0};
+    if (n == 0) return;
+    for (int i = 0; i < n; i++)
+        put_varint(&packed, values[i]);
+    put_bytes(out, field, packed.bytes, packed.n);
+}
+
+/* The optional fields behind a sound message. */
+static void encode_optional(const aq_projection *p, const optional_fields *o, buffer *out) {
+    encode(p, none, out);
+    for (int i = 0; i < o->n_code; i++) {
+        buffer segment = {.n = 0};
+        put_number(&segment, 1, o->codes[i][0]);
+        put_number(&segment, 2, o->codes[i][1]);
+        put_bytes(out, 10, segment.bytes, segment.n);
+    }
+    if (o->n_dynamic) put_number(out, 11, o->n_dynamic);
+    put_packed(out, 12, o->budget, o->n_budget);
+    put_packed(out, 13, o->break_even, o->n_break_even);
+    seal(out);
+}
+
+static void take_optional(const optional_fields *o, aq_projection *p) {
+    p->codes.n_segment = o->n_code;
+    for (int i = 0; i < o->n_code; i++)
+        p->codes.segments[i] = (aq_code_segment){(int)o->codes[i][0], (int)o->codes[i][1]};
+    p->n_dynamic = (int)o->n_dynamic;
+    p->k_budget = malloc(N_LAYER * N_KV_HEAD * sizeof *p->k_budget);
+    for (int i = 0; i < N_LAYER * N_KV_HEAD; i++)
+        p->k_budget[i] = (uint16_t)o->budget[i];
+    for (int i = 0; i < 2; i++)
+        p->break_even[i] = (int64_t)o->break_even[i];
+}
+
+static bool same_optional(const aq_projection *a, const aq_projection *b) {
+    return memcmp(&a->codes, &b->codes, sizeof a->codes) == 0 && a->n_dynamic == b->n_dynamic &&
+           memcmp(a->break_even, b->break_even, sizeof a->break_even) == 0 &&
+           !a->k_budget == !b->k_budget &&
+           (!a->k_budget ||
+            memcmp(a->k_budget, b->k_budget, N_LAYER * N_KV_HEAD * sizeof *a->k_budget) == 0);
+}
+
+/* Written as an independent encoder writes them, read back, and absent where they are absent. */
+static void test_optional_fields(void) {
+    aq_projection p = sample(), back;
+    buffer expected;
+    aq_file_map map;
+    const char *path = path_of("optional.aqua");
+    if (aq_test_ok(aq_projection_write(path, &p)) && aq_test_ok(aq_projection_read(path, &back))) {
+        CU_ASSERT_TRUE(same_optional(&p, &back));
+        aq_projection_free(&back);
+    }
+    take_optional(&some, &p);
+    encode_optional(&p, &some, &expected);
+    if (aq_test_ok(aq_projection_write(path, &p)) && aq_test_ok(aq_file_map_open(path, &map))) {
+        CU_ASSERT_TRUE(map.bytes == expected.n && memcmp(map.data, expected.bytes, map.bytes) == 0);
+        aq_file_map_close(&map);
+    }
+    if (aq_test_ok(aq_projection_read(path, &back))) {
+        CU_ASSERT_TRUE(same(&p, &back) && same_optional(&p, &back));
+        back.k_budget[2]++; /* planted: one budget */
+        CU_ASSERT_FALSE(same_optional(&p, &back));
+        aq_projection_free(&back);
+    }
+    aq_projection_free(&p);
+}
+
+static void expect_bad_optional(const optional_fields *o, const char *part) {
+    aq_projection p = sample();
+    buffer file;
+    encode_optional(&p, o, &file);
+    aq_test_fails(read_bytes(file.bytes, file.n), AQ_ERR_FORMAT, part);
+    aq_projection_free(&p);
+}
+
+#define EXPECT_BAD(part, ...)                                                                      \
+    do {                                                                                           \
+        optional_fields o = some;                                                                  \
+        __VA_ARGS__;                                                                               \
+        expect_bad_optional(&o, part);                                                             \
+    } while (0)
+
+static void test_wrong_optional_fields(void) {
+    EXPECT_BAD("too many segments", o.n_code = 5);
+    EXPECT_BAD("no layout of 3 columns", o.n_code = 3);
+    EXPECT_BAD("no layout", o.codes[1][1] = 7);
+    EXPECT_BAD("no layout", o.codes[1][1] = 0);
+    EXPECT_BAD("no layout", o.codes[0][0] = 0);
+    EXPECT_BAD("segment", o.codes[0][1] = 9);
+    EXPECT_BAD("segment", o.codes[0][0] = UINT32_MAX);
+    EXPECT_BAD("4 dynamic columns of a selector of 3", o.n_dynamic = 4);
+    EXPECT_BAD("dynamic", o.n_dynamic = UINT32_MAX);
+    EXPECT_BAD("number of budgets", o.n_budget = 3);
+    EXPECT_BAD("number of budgets", o.n_budget = 5);
+    EXPECT_BAD("layer 1, KV head 1: a budget of 0 of 3", o.budget[3] = 0);
+    EXPECT_BAD("layer 0, KV head 1: a budget of 4 of 3", o.budget[1] = 4);
+    EXPECT_BAD("a budget is out of range", o.budget[1] = 65537);
+    EXPECT_BAD("not two", o.n_break_even = 1);
+    EXPECT_BAD("not two", o.n_break_even = 3);
+    EXPECT_BAD("negative", o.break_even[1] = (uint64_t)-1);
+
+    aq_projection p = sample();
+    take_optional(&some, &p);
+    p.k_budget[0] = 0;
+    aq_test_fails(aq_projection_write(path_of("bad.aqua"), &p), AQ_ERR_NUMERIC, "budget");
+    p.k_budget[0] = 1;
+    p.codes.n_segment = AQ_CODE_SEGMENTS + 1;
+    aq_test_fails(aq_projection_write(path_of("bad.aqua"), &p), AQ_ERR_NUMERIC, "no layout");
+    aq_projection_free(&p);
+}
+
+/* Every damaged byte of the optional fields is refused or read, never a crash. */
+static void test_damaged_optional_fields(void) {
+    aq_projection p = sample();
+    buffer file;
+    encode(&p, none, &file);
+    const size_t begin = file.n;
+    encode_optional(&p, &some, &file);
+    const size_t end = file.n;
+    int n_refused = 0;
+    for (size_t i = begin; i < end; i++)
+        for (int bit = 0; bit < 8; bit++) {
+            file.bytes[i] ^= (uint8_t)(1 << bit);
+            seal(&file);
+            n_refused += read_bytes(file.bytes, file.n) != AQ_OK;
+            file.bytes[i] ^= (uint8_t)(1 << bit);
+        }
+    CU_ASSERT_TRUE(n_refused > 50);
+    aq_projection_free(&p);
+}
+
+static void test_default_codes(void) {
+    const struct {
+        int d;
+        const char *text;
+    } cases[] = {{3, "3x4"}, {64, "16x4,32x2,16x1"}, {128, "32x4,64x2,32x1"}, {256, "64x4"}};
+    for (int i = 0; i < 4; i++) {
+        aq_projection p = {.d_head = cases[i].d};
+        const aq_code_layout codes = aq_projection_codes(&p);
+        char text[64];
+        CU_ASSERT_STRING_EQUAL(aq_code_layout_text(&codes, text, sizeof text), cases[i].text);
+    }
+    aq_projection p = {.d_head = 64, .codes = {.n_segment = 1, .segments = {{8, 3}}}};
+    CU_ASSERT_EQUAL(aq_projection_codes(&p).segments[0].bits, 3);
+}
+
 static void test_names_and_sizes(void) {
     aq_basis basis;
     for (int b = 0; b < AQ_BASIS_N; b++) {
@@ -380,5 +542,9 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "escape sequences in the name", test_escapes_are_masked);
     CU_add_test(suite, "full disk", test_full_disk);
     CU_add_test(suite, "another model's projection", test_check_against_model);
+    CU_add_test(suite, "optional fields", test_optional_fields);
+    CU_add_test(suite, "wrong optional fields", test_wrong_optional_fields);
+    CU_add_test(suite, "damaged optional fields", test_damaged_optional_fields);
+    CU_add_test(suite, "default codes of a selector", test_default_codes);
     CU_add_test(suite, "names and sizes", test_names_and_sizes);
 }
