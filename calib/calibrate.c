@@ -98,37 +98,46 @@ static aq_status run_share(aq_engine *engine, const aq_comm *comm, const cut *cu
     return status;
 }
 
-/* Everything before ranks have to meet. The team and the gram are the caller's to close. */
-static aq_status calibrate_local(aq_engine *engine, const aq_comm *comm, const int32_t *ids,
-                                 int64_t n, const aq_calibrate_options *options, aq_threads **team,
-                                 aq_gram *gram) {
+/* Everything before ranks have to meet. The gram is the caller's to close. */
+static aq_status sum_local(aq_engine *engine, const aq_comm *comm, const int32_t *ids, int64_t n,
+                           const aq_calibrate_options *options, aq_gram *gram) {
     const aq_model_config *config = &engine->config;
+    aq_threads *team = NULL;
     cut cut = {.n = n};
     if (aq_comm_size(engine->comm) != 1)
         return aq_fail(AQ_ERR_USAGE, "calibration needs an engine of one rank on every rank");
     AQ_TRY(cut_text(config, n, options, &cut));
-    AQ_TRY(aq_threads_open(engine->n_thread, team));
-    AQ_TRY(aq_gram_open(config->n_layer, config->n_head, config->n_kv_head, config->d_head, *team,
-                        gram));
-    return run_share(engine, comm, &cut, ids, options, gram);
+    AQ_TRY(aq_threads_open(engine->n_thread, &team));
+    aq_status status = aq_gram_open(config->n_layer, config->n_head, config->n_kv_head,
+                                    config->d_head, team, gram);
+    if (status == AQ_OK) status = run_share(engine, comm, &cut, ids, options, gram);
+    aq_threads_close(team);
+    gram->team = NULL;
+    return status;
+}
+
+aq_status aq_calibrate_sums(aq_engine *engine, aq_comm *comm, const int32_t *ids, int64_t n,
+                            const aq_calibrate_options *options, aq_gram *out) {
+    *out = (aq_gram){.data = NULL};
+    aq_status status = aq_comm_agree(comm, sum_local(engine, comm, ids, n, options, out));
+    if (status == AQ_OK) status = aq_comm_sum_f64(comm, out->data, out->n);
+    if (status != AQ_OK) aq_gram_close(out);
+    return status;
+}
+
+void aq_calibrate_sign(const aq_engine *engine, const char *domain, aq_projection *out) {
+    memcpy(out->fingerprint, engine->weights.fingerprint, AQ_FINGERPRINT_BYTES);
+    snprintf(out->domain, sizeof out->domain, "%s", domain ? domain : "");
 }
 
 aq_status aq_calibrate(aq_engine *engine, aq_comm *comm, const int32_t *ids, int64_t n,
                        const aq_calibrate_options *options, aq_projection *out) {
-    aq_gram gram = {.data = NULL};
-    aq_threads *team = NULL;
+    aq_gram gram;
     memset(out, 0, sizeof *out);
-    aq_status status = calibrate_local(engine, comm, ids, n, options, &team, &gram);
-    status = aq_comm_agree(comm, status);
-    if (status == AQ_OK) status = aq_calibrate_solve(comm, &gram, options->basis, out);
-    if (status == AQ_OK) {
-        memcpy(out->fingerprint, engine->weights.fingerprint, AQ_FINGERPRINT_BYTES);
-        snprintf(out->domain, sizeof out->domain, "%s", options->domain ? options->domain : "");
-    } else {
-        memset(out, 0, sizeof *out);
-    }
+    AQ_TRY(aq_calibrate_sums(engine, comm, ids, n, options, &gram));
+    const aq_status status = aq_calibrate_solve_joined(comm, &gram, options->basis, out);
+    if (status == AQ_OK) aq_calibrate_sign(engine, options->domain, out);
     aq_gram_close(&gram);
-    aq_threads_close(team);
     return status;
 }
 
@@ -163,20 +172,27 @@ static aq_status share_results(aq_comm *comm, aq_projection *p) {
     return AQ_OK;
 }
 
-aq_status aq_calibrate_solve(aq_comm *comm, aq_gram *gram, aq_basis basis, aq_projection *out) {
+aq_status aq_calibrate_solve_joined(aq_comm *comm, const aq_gram *gram, aq_basis basis,
+                                    aq_projection *out) {
+    memset(out, 0, sizeof *out);
     out->basis = basis;
     out->n_layer = gram->n_layer;
     out->n_kv_head = gram->n_kv_head;
     out->d_head = gram->d_head;
+    out->n_tok_calib = aq_gram_get(gram, 0).n_tok;
     aq_status status = aq_comm_agree(comm, aq_projection_alloc(out));
-    if (status == AQ_OK) status = aq_comm_sum_f64(comm, gram->data, gram->n);
-    if (status == AQ_OK) {
-        out->n_tok_calib = aq_gram_get(gram, 0).n_tok;
-        status = aq_comm_agree(comm, solve_share(comm, gram, out));
-    }
+    if (status == AQ_OK) status = aq_comm_agree(comm, solve_share(comm, gram, out));
     if (status == AQ_OK) status = share_results(comm, out);
-    if (status != AQ_OK) aq_projection_free(out);
+    if (status == AQ_OK) return AQ_OK;
+    aq_projection_free(out);
+    memset(out, 0, sizeof *out);
     return status;
+}
+
+aq_status aq_calibrate_solve(aq_comm *comm, aq_gram *gram, aq_basis basis, aq_projection *out) {
+    memset(out, 0, sizeof *out);
+    AQ_TRY(aq_comm_sum_f64(comm, gram->data, gram->n));
+    return aq_calibrate_solve_joined(comm, gram, basis, out);
 }
 
 aq_status aq_calibrate_save(aq_comm *comm, const char *path, const aq_projection *p) {

@@ -38,10 +38,22 @@ aq_status aq_calibrate(aq_engine *engine, aq_comm *comm, const int32_t *ids, int
 int64_t aq_calibrate_chunk_begin(int64_t c, int64_t n_chunk, int64_t chunk_tok, int64_t n,
                                  int64_t n_use);
 
-/* The last part of the above: sums the ranks' Gram sums in place, solves, and shares. Sets the
- * sizes, basis, n_tok_calib and arrays of *out and nothing else; the caller frees it; its arrays
- * are NULL on failure. Errors as above. Collective over comm. */
+/* The first part of aq_calibrate: the Gram sums of the text, all ranks' together, on every rank.
+ * The caller closes *out, which is zeroed on failure. Errors as above. Collective over comm. */
+aq_status aq_calibrate_sums(aq_engine *engine, aq_comm *comm, const int32_t *ids, int64_t n,
+                            const aq_calibrate_options *options, aq_gram *out);
+
+/* The rest of it, for sums that are joined already: problem i is solved by rank i % P. Zeroes *out,
+ * then sets its sizes, basis, n_tok_calib and arrays; the caller frees it; zeroed on failure.
+ * Errors as above. Collective over comm. */
+aq_status aq_calibrate_solve_joined(aq_comm *comm, const aq_gram *gram, aq_basis basis,
+                                    aq_projection *out);
+
+/* Sums the ranks' Gram sums in place, once, and solves as above. Collective over comm. */
 aq_status aq_calibrate_solve(aq_comm *comm, aq_gram *gram, aq_basis basis, aq_projection *out);
+
+/* Says in a projection which model and text it was made from. Local. */
+void aq_calibrate_sign(const aq_engine *engine, const char *domain, aq_projection *out);
 
 /* Rank 0 writes the projection; every rank returns the outcome. Errors of aq_projection_write.
  * Collective. */
