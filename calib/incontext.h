@@ -18,9 +18,9 @@
  *
  * The projection is that of any calibration but for its name, "the context itself". The dense part
  * has f32 keys and values where the session asks for f32, else bf16. The first
- * AQ_CALIBRATE_SINKS positions are left out of the sums if there are more. With fewer than d_head tokens left, kq
- * would divide by directions never seen: then joint takes its place, which is orthogonal whatever
- * the sums are; both are exact when all columns are read.
+ * AQ_CALIBRATE_SINKS positions are left out of the sums if there are more. With fewer than d_head
+ * tokens left, kq would divide by directions never seen: then joint takes its place, which is
+ * orthogonal whatever the sums are; both are exact when all columns are read.
  *
  * AQ_ERR_USAGE (no ids, an option out of range), AQ_ERR_LIMIT (the ids do not fit the session),
  * AQ_ERR_NUMERIC, AQ_ERR_MEMORY, AQ_ERR_COMM; a failure inside the dense part is one rank's alone,

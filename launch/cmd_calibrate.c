@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/calibrate.h"
+#include "calib/choose.h"
+#include "launch/choices.h"
 #include "launch/program.h"
 #include "launch/progress.h"
 #include "launch/prompt.h"
@@ -17,6 +18,7 @@ typedef struct {
     aq_token_list ids;
     int32_t bos;
     aq_projection projection;
+    aq_choose_table choices;
     aq_progress progress;
     int64_t start_ns;
 } calibrate_state;
@@ -89,6 +91,7 @@ static aq_status report(const calibrate_state *state) {
             aq_report_text(document, "domain", projection->domain);
             aq_report_int(document, "tokens", projection->n_tok_calib);
             aq_report_int(document, "n_rank", aq_comm_size(program->world));
+            aq_choices_report(&state->choices, projection, document);
             aq_report_real(document, "seconds", (double)(aq_clock_ns() - state->start_ns) * 1e-9);
             status = aq_report_write(document, program->options->report);
         }
@@ -100,21 +103,25 @@ static aq_status report(const calibrate_state *state) {
 static aq_status calibrate(calibrate_state *state) {
     const aq_program *program = state->program;
     const aq_options *options = program->options;
-    aq_calibrate_options how = {.basis = AQ_BASIS_JOINT,
-                                .n_tok = options->n_tok,
-                                .n_chunk_tok = options->n_ctx,
-                                .arg = state,
-                                .progress = show_progress};
-    if (options->basis) AQ_TRY(aq_basis_parse(options->basis, &how.basis));
+    aq_choose_options how = {.basis_given = options->basis != NULL,
+                             .selector_bytes = options->selector_bytes,
+                             .k_budget = options->k_budget};
+    how.calibrate = (aq_calibrate_options){.basis = AQ_BASIS_JOINT,
+                                           .n_tok = options->n_tok,
+                                           .n_chunk_tok = options->n_ctx,
+                                           .arg = state,
+                                           .progress = show_progress};
+    if (options->basis) AQ_TRY(aq_basis_parse(options->basis, &how.calibrate.basis));
     const aq_status read = program->first ? read_text(state) : AQ_OK;
     AQ_TRY(aq_prompt_share(program, read, &state->ids));
     AQ_TRY(aq_comm_bcast(program->world, &state->bos, sizeof state->bos, 0));
     AQ_TRY(open_engine(state));
-    how.bos = state->bos;
-    how.domain = file_name(options->file);
+    how.calibrate.bos = state->bos;
+    how.calibrate.domain = file_name(options->file);
     state->progress = aq_progress_start("calibrate", "tokens", program->first);
-    AQ_TRY(aq_calibrate(state->engine, program->world, state->ids.ids, state->ids.n, &how,
-                        &state->projection));
+    AQ_TRY(aq_choose(state->engine, program->world, state->ids.ids, state->ids.n, &how,
+                     &state->projection, &state->choices));
+    if (program->first) aq_choices_print(&state->choices, &state->projection, stderr);
     AQ_TRY(save(state));
     return report(state);
 }
@@ -123,6 +130,7 @@ aq_status aq_command_calibrate(const aq_program *program) {
     calibrate_state state = {.program = program, .start_ns = aq_clock_ns()};
     const aq_status status = calibrate(&state);
     aq_projection_free(&state.projection);
+    free(state.choices.rows);
     aq_engine_close(state.engine);
     aq_comm_close(state.self);
     free(state.ids.ids);

@@ -13,6 +13,8 @@ static aq_status dispatch(const aq_program *program) {
         return aq_command_eval_ppl(program);
     case AQ_CMD_EVAL_LOGITS:
         return aq_command_eval_logits(program);
+    case AQ_CMD_EVAL_RECALL:
+        return aq_command_eval_recall(program);
     case AQ_CMD_TOKENIZE:
         return aq_command_tokenize(program);
     case AQ_CMD_INFO:

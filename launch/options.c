@@ -14,8 +14,11 @@
 #define LOGITS    AQ_CMD_EVAL_LOGITS
 #define TOKENIZE  AQ_CMD_TOKENIZE
 #define INFO      AQ_CMD_INFO
+#define RECALL    AQ_CMD_EVAL_RECALL
 #define ENGINE    (RUN | PPL | LOGITS)
-#define ALL       (ENGINE | CALIBRATE | TOKENIZE | INFO)
+#define SAMPLES   (CALIBRATE | RECALL)
+#define SELECTS   (ENGINE | RECALL)
+#define ALL       (ENGINE | SAMPLES | TOKENIZE | INFO)
 
 typedef enum { FLAG, TEXT, INTEGER, REAL } option_kind;
 
@@ -36,18 +39,18 @@ typedef struct {
 static const option table[] = {
     {"-m --model", TEXT, AT(model), ALL, "FILE", NULL,
      "model: a GGUF file or a Hugging Face folder"},
-    {"--projection", TEXT, AT(projection), ENGINE | INFO, "FILE", NULL,
+    {"--projection", TEXT, AT(projection), SELECTS | INFO, "FILE", NULL,
      "projection file, or auto: made from the context itself; default: MODEL.aqua beside the "
      "model, "
      "auto if there is none"},
     {"--save-projection", TEXT, AT(save_projection), RUN | PPL, "FILE", NULL,
      "keep the projection that auto made"},
-    {"-f --file", TEXT, AT(file), RUN | CALIBRATE | PPL | TOKENIZE, "FILE", NULL,
+    {"-f --file", TEXT, AT(file), RUN | SAMPLES | PPL | TOKENIZE, "FILE", NULL,
      "text to read: the context, the calibration text, ..."},
     {"-p --prompt", TEXT, AT(prompt), RUN | TOKENIZE, "TEXT", NULL,
      "question; stands after the text of -f, a blank line between"},
-    {"-o --output", TEXT, AT(output), CALIBRATE | LOGITS, "FILE", NULL,
-     "file to write; calibrate: MODEL.aqua beside the model"},
+    {"-o --output", TEXT, AT(output), SAMPLES | LOGITS, "FILE", NULL,
+     "file to write; calibrate: MODEL.aqua beside the model; recall: JSONL"},
     {"--ids", TEXT, AT(ids), LOGITS, "FILE", NULL, "token ids, .npy of int32 or int64"},
     {"--report", TEXT, AT(report), RUN | PPL | CALIBRATE, "FILE", NULL,
      "write the facts of the run as JSON"},
@@ -65,36 +68,36 @@ static const option table[] = {
     {"--ignore-eos", FLAG, AT(ignore_eos), RUN, NULL, NULL,
      "go on after an end-of-generation token"},
 
-    {"-c --ctx-size", INTEGER, AT(n_ctx), ENGINE | CALIBRATE, "N", "0",
-     "tokens of context; 0: run: what the prompt needs, calibrate: 8192, eval: 2048"},
+    {"-c --ctx-size", INTEGER, AT(n_ctx), ENGINE | SAMPLES, "N", "0",
+     "tokens of context; 0: run: what the prompt needs, calibrate: 8192, eval: 2048, recall: 4096"},
     {"-b --batch-size", INTEGER, AT(n_batch), ENGINE, "N", "2048",
      "tokens of one prefill chunk, over all ranks"},
-    {"-t --threads", INTEGER, AT(n_thread), ENGINE | CALIBRATE, "N", "0",
+    {"-t --threads", INTEGER, AT(n_thread), ENGINE | SAMPLES, "N", "0",
      "threads of each rank; 0: its share of the processors"},
     {"-ctk --cache-type-k", TEXT, AT(key_type), RUN | PPL | LOGITS, CACHE_TYPES, NULL,
      "how keys are stored; default: q8 with --attn select, else bf16"},
     {"-ctv --cache-type-v", TEXT, AT(value_type), RUN | PPL | LOGITS, CACHE_TYPES, NULL,
      "how values are stored; default: as keys"},
-    {"--rope-scaling", TEXT, AT(rope_scaling), ENGINE | CALIBRATE, "none|linear|yarn", NULL,
+    {"--rope-scaling", TEXT, AT(rope_scaling), ENGINE | SAMPLES, "none|linear|yarn", NULL,
      "stretch the context beyond the model's; default: as the model says"},
-    {"--rope-scale", REAL, AT(rope_scale), ENGINE | CALIBRATE, "X", "0", "by this factor"},
-    {"--rope-freq-base", REAL, AT(rope_freq_base), ENGINE | CALIBRATE, "X", "0",
+    {"--rope-scale", REAL, AT(rope_scale), ENGINE | SAMPLES, "X", "0", "by this factor"},
+    {"--rope-freq-base", REAL, AT(rope_freq_base), ENGINE | SAMPLES, "X", "0",
      "base of the rotary frequencies; 0: the model's"},
-    {"--yarn-orig-ctx", INTEGER, AT(yarn_orig_ctx), ENGINE | CALIBRATE, "N", "0",
+    {"--yarn-orig-ctx", INTEGER, AT(yarn_orig_ctx), ENGINE | SAMPLES, "N", "0",
      "yarn: context the model was trained with; 0: the model's"},
 
     {"--attn", TEXT, AT(attn), ENGINE, "dense|aqua|select", NULL,
      "exact, from the dimensions that decide, or exact for the tokens that matter; default: run: "
      "select, else dense"},
-    {"--mass", REAL, AT(mass), ENGINE, "X", "0.98",
+    {"--mass", REAL, AT(mass), SELECTS, "X", "0.98",
      "select: share of the softmax that the chosen tokens hold"},
-    {"--sinks", INTEGER, AT(n_sink), ENGINE, "N", "4", "select: first tokens, always chosen"},
-    {"--recent", INTEGER, AT(n_recent), ENGINE, "N", "64", "select: newest tokens, always chosen"},
-    {"--group-by", TEXT, AT(group_by), ENGINE, "max|mean", "max",
+    {"--sinks", INTEGER, AT(n_sink), SELECTS, "N", "4", "select: first tokens, always chosen"},
+    {"--recent", INTEGER, AT(n_recent), SELECTS, "N", "64", "select: newest tokens, always chosen"},
+    {"--group-by", TEXT, AT(group_by), SELECTS, "max|mean", "max",
      "select: how the heads of a group agree on a token's weight"},
-    {"--selector", TEXT, AT(selector), ENGINE, "LAYOUT", NULL,
+    {"--selector", TEXT, AT(selector), SELECTS, "LAYOUT", NULL,
      "select: codes as columns x bits (16x4,32x2,16x1); default: the projection's"},
-    {"--selector-dynamic", INTEGER, AT(n_dynamic), ENGINE, "N", "0",
+    {"--selector-dynamic", INTEGER, AT(n_dynamic), SELECTS, "N", "0",
      "select: columns of --selector that a query reads; 0: all"},
     {"--prefill", TEXT, AT(prefill), ENGINE, "dense|same", NULL,
      "select: attention of the prompt itself; default: run: dense, else same"},
@@ -109,7 +112,13 @@ static const option table[] = {
     {"--rank-by", TEXT, AT(rank_by), ENGINE, "magnitude|energy|static", "energy",
      "aqua: abs(q), abs(q) times the column's spread, or the leading ones"},
     {"--basis", TEXT, AT(basis), ENGINE | CALIBRATE, "joint|kq|kpca|identity", NULL,
-     "calibrate: basis to make (joint); elsewhere: the one the file must hold"},
+     "calibrate: basis to make, default: the one that loses least; elsewhere: the one the file "
+     "must "
+     "hold"},
+    {"--selector-bytes", REAL, AT(selector_bytes), CALIBRATE, "X", "0",
+     "find the best selector of X bytes of codes read a token and KV head; 0: the default one"},
+    {"--k-budget", REAL, AT(k_budget), CALIBRATE, "X", "0",
+     "give each layer and KV head its number of columns, a share of X of all in the mean; 0: none"},
 
     {"-s --seed", INTEGER, AT(seed), RUN, "N", "-1", "random seed; -1: from the clock"},
     {"--temp", REAL, AT(temp), RUN, "X", "0.8", "temperature; 0: always the likeliest token"},
@@ -122,7 +131,7 @@ static const option table[] = {
 
     {"--tokens", INTEGER, AT(n_tok), CALIBRATE, "N", "65536",
      "tokens to use, spread evenly over the text"},
-    {"--chunks", INTEGER, AT(n_chunk), PPL, "N", "0", "chunks of the text to use; 0: all"},
+    {"--chunks", INTEGER, AT(n_chunk), PPL | RECALL, "N", "0", "chunks of the text to use; 0: all"},
 
     {"-h --help", FLAG, AT(help), ALL, NULL, NULL, "this text"},
     {"--version", FLAG, AT(version), ALL, NULL, NULL, "version and build"},
@@ -144,6 +153,8 @@ static const struct {
      "Perplexity over the second half of each chunk; with --attn aqua also against dense."},
     {"eval logits", LOGITS, "aqua-dist eval logits -m MODEL --ids IDS.npy -o OUT.npy",
      "Logits of every token, float32 [tokens, vocabulary]."},
+    {"eval recall", RECALL, "aqua-dist eval recall -m MODEL -f TEXTFILE --chunks 1",
+     "Layer by layer, the attention mass that select holds and the tokens it takes for it."},
     {"tokenize", TOKENIZE, "aqua-dist tokenize -m MODEL -f TEXTFILE | -p TEXT",
      "Prints token ids on one line."},
     {"info", INFO, "aqua-dist info -m MODEL [--projection FILE]",
@@ -268,7 +279,7 @@ aq_status aq_options_parse(int argc, char **argv, aq_options *out) {
         if (word[0] != '-')
             return aq_fail(AQ_ERR_USAGE,
                            "\"%s\" is neither a command nor an option; commands: run, "
-                           "calibrate, eval ppl, eval logits, tokenize, info",
+                           "calibrate, eval ppl, eval logits, eval recall, tokenize, info",
                            word);
         if (!o) return aq_fail(AQ_ERR_USAGE, "%s is no option of this command; see --help", word);
         if (o->kind == FLAG) {

@@ -15,7 +15,8 @@ typedef enum {
     AQ_CMD_EVAL_PPL = 4,
     AQ_CMD_EVAL_LOGITS = 8,
     AQ_CMD_TOKENIZE = 16,
-    AQ_CMD_INFO = 32
+    AQ_CMD_INFO = 32,
+    AQ_CMD_EVAL_RECALL = 1024
 } aq_command;
 
 /* Texts are NULL and numbers 0 unless given or defaulted (see the table in options.c). */
@@ -65,6 +66,8 @@ typedef struct {
     double s_ratio;
     const char *rank_by;
     const char *basis;
+    double selector_bytes;
+    double k_budget;
 
     int64_t seed;
     double temp;

@@ -19,6 +19,7 @@ aq_status aq_command_run(const aq_program *program);
 aq_status aq_command_calibrate(const aq_program *program);
 aq_status aq_command_eval_ppl(const aq_program *program);
 aq_status aq_command_eval_logits(const aq_program *program);
+aq_status aq_command_eval_recall(const aq_program *program);
 aq_status aq_command_tokenize(const aq_program *program);
 aq_status aq_command_info(const aq_program *program);
 

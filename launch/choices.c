@@ -1,0 +1,79 @@
+#include "launch/choices.h"
+
+#include <inttypes.h>
+
+enum { MOST_SHOWN = 12 };
+
+static void print_row(const aq_choose_row *row, FILE *to) {
+    char text[64];
+    fprintf(to, "  %-8s %-26s ", aq_basis_name(row->basis),
+            aq_code_layout_text(&row->selector.codes, text, sizeof text));
+    if (row->selector.n_dynamic > 0)
+        fprintf(to, "%4d", row->selector.n_dynamic);
+    else
+        fprintf(to, " all");
+    fprintf(to, " %7.2f %7.2f  %.5f\n", aq_selector_bits(&row->selector) / 8.0,
+            aq_selector_stored(&row->selector), row->loss);
+}
+
+/* Of many rows the best, and the best of each basis. */
+static bool is_shown(const aq_choose_table *table, int row) {
+    if (row < MOST_SHOWN) return true;
+    for (int before = 0; before < row; before++)
+        if (table->rows[before].basis == table->rows[row].basis) return false;
+    return true;
+}
+
+static void print_budgets(const aq_projection *p, FILE *to) {
+    double sum = 0;
+    fprintf(to, "columns that decide, layer by layer:\n");
+    for (int layer = 0; layer < p->n_layer; layer++) {
+        fprintf(to, "  %3d ", layer);
+        for (int head = 0; head < p->n_kv_head; head++) {
+            fprintf(to, " %3d", (int)p->k_budget[layer * p->n_kv_head + head]);
+            sum += p->k_budget[layer * p->n_kv_head + head];
+        }
+        fputc('\n', to);
+    }
+    fprintf(to, "  mean %.2f of %d\n", sum / ((double)p->n_layer * p->n_kv_head), p->d_head);
+}
+
+void aq_choices_print(const aq_choose_table *table, const aq_projection *projection, FILE *to) {
+    if (table->n_row > 0) {
+        fprintf(to,
+                "chosen on %" PRId64
+                " held-out tokens, %d pairs of basis and selector tried; bytes "
+                "of codes a token and KV head:\n"
+                "  basis    selector                   columns  read  stored  loss\n",
+                table->n_held_out, table->n_row);
+        for (int row = 0; row < table->n_row; row++)
+            if (is_shown(table, row)) print_row(&table->rows[row], to);
+    }
+    if (projection->k_budget) print_budgets(projection, to);
+}
+
+void aq_choices_report(const aq_choose_table *table, const aq_projection *projection,
+                       aq_report *report) {
+    char text[64];
+    const int64_t n_head = (int64_t)projection->n_layer * projection->n_kv_head;
+    aq_report_int(report, "held_out_tokens", table->n_held_out);
+    aq_report_list(report, "choices");
+    for (int i = 0; i < table->n_row; i++) {
+        const aq_choose_row *row = &table->rows[i];
+        aq_report_group(report, NULL);
+        aq_report_text(report, "basis", aq_basis_name(row->basis));
+        aq_report_text(report, "selector",
+                       aq_code_layout_text(&row->selector.codes, text, sizeof text));
+        aq_report_int(report, "n_dynamic", row->selector.n_dynamic);
+        aq_report_real(report, "bytes_read", aq_selector_bits(&row->selector) / 8.0);
+        aq_report_real(report, "bytes_stored", aq_selector_stored(&row->selector));
+        aq_report_real(report, "loss", row->loss);
+        aq_report_end(report);
+    }
+    aq_report_end(report);
+    if (!projection->k_budget) return;
+    aq_report_list(report, "k_budget");
+    for (int64_t i = 0; i < n_head; i++)
+        aq_report_int(report, NULL, projection->k_budget[i]);
+    aq_report_end(report);
+}
