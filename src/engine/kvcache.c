@@ -18,9 +18,9 @@ static aq_kv_pool measure_pool(const aq_kv_view *view, int n_layer, int64_t n_ti
     return pool;
 }
 
-/* Memory for n parts of `bytes` each, unless that is nothing. */
+/* Memory for n parts of `bytes` each, unless they have none. */
 static aq_status alloc_parts(aq_backend *be, int64_t n, int64_t bytes, void **out) {
-    return n * bytes > 0 ? be->ops->alloc(be, (size_t)(n * bytes), out) : AQ_OK;
+    return bytes > 0 ? be->ops->alloc(be, (size_t)(n * bytes), out) : AQ_OK;
 }
 
 static aq_status alloc_pool(aq_backend *be, aq_kv_pool *pool) {

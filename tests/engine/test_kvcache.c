@@ -139,7 +139,7 @@ static void a_rank_may_have_no_tile(void) {
     two_tiles.n_ctx = 128;
     if (aq_test_ok(aq_kvcache_open(be, &two_tiles, &plan, &cache))) {
         CU_ASSERT_TRUE(cache.n_tile == 0 && cache.windowed.n_tile_max == 0);
-        CU_ASSERT_PTR_NOT_NULL(aq_kvcache_layer(&cache, N_LAYER - 1).keys);
+        CU_ASSERT_PTR_NOT_NULL(aq_kvcache_layer(&cache, N_LAYER - 1, 0).keys);
         CU_ASSERT_EQUAL(aq_kvcache_tiles(&cache, 0, 127, 128).n, 0);
         CU_ASSERT_EQUAL(aq_kvcache_tiles(&cache, 1, 127, 128).n, 0);
         aq_kvcache_close(&cache);
