@@ -36,7 +36,8 @@ static uint8_t step8_of(float step, uint32_t up) {
 }
 
 uint8_t aq_step8_near(float step) {
-    return step8_of(step, 0x7ffffu);
+    const uint8_t step8 = step8_of(step, 0x7ffffu);
+    return step8 == 0 && step > 0.5f * aq_step8_value(1) ? 1 : step8;
 }
 
 uint8_t aq_step8_above(float step) {

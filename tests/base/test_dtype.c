@@ -116,6 +116,57 @@ static void bfloat_keeps_what_it_can_hold(void) {
     CU_ASSERT_TRUE(isnan(aq_bf16_to_f32(aq_f32_to_bf16(float_of_bits(0xffffffffu)))));
 }
 
+/* Whether h is the half nearest to f, the even one if two are equally near; the largest finite one
+ * stands for all that is larger. */
+static bool is_nearest_half(float f, uint16_t h) {
+    const int magnitude = h & 0x7fff;
+    const double value = fmin(fabs((double)f), 65504.0);
+    const double error = fabs(half_value((uint16_t)magnitude) - value);
+    if ((h & 0x8000 ? 1 : 0) != (signbit(f) ? 1 : 0) || magnitude > 0x7bff) return false;
+    for (int other = magnitude - 1; other <= magnitude + 1; other += 2) {
+        if (other < 0 || other > 0x7bff) continue;
+        const double other_error = fabs(half_value((uint16_t)other) - value);
+        if (other_error < error || (other_error == error && (magnitude & 1))) return false;
+    }
+    return true;
+}
+
+/* For every upper half of a float and every place a half can end: the bits around a tie, and random
+ * ones. */
+static int count_wrong_narrowed(narrow_fn narrow) {
+    static const uint32_t lower[] = {0, 1, 0xfff, 0x1000, 0x1001, 0x1fff, 0x3000, 0x8000, 0xffff};
+    aq_rng rng = {2};
+    int n_wrong = 0;
+    for (uint32_t upper = 0; upper < 65536; upper++)
+        for (int i = 0; i < 12; i++) {
+            const uint32_t low = i < 9 ? lower[i] : (uint32_t)(aq_rng_next(&rng) & 0xffff);
+            const float f = float_of_bits(upper << 16 | low);
+            if (!isnan(f)) n_wrong += !is_nearest_half(f, narrow(f));
+        }
+    return n_wrong;
+}
+
+/* The plants: subnormals flushed, and what is too large made infinite. */
+static uint16_t narrow_flushing(float f) {
+    const uint16_t h = aq_f32_to_f16(f);
+    return (h & 0x7c00) == 0 ? h & 0x8000 : h;
+}
+
+static uint16_t narrow_overflowing(float f) {
+    return fabsf(f) >= 65520.0f ? (signbit(f) ? 0xfc00 : 0x7c00) : aq_f32_to_f16(f);
+}
+
+static void halves_are_the_nearest(void) {
+    CU_ASSERT_EQUAL(count_wrong_narrowed(aq_f32_to_f16), 0);
+    CU_ASSERT_TRUE(count_wrong_narrowed(narrow_flushing) > 0);
+    CU_ASSERT_TRUE(count_wrong_narrowed(narrow_overflowing) > 0);
+    for (uint32_t h = 0; h < 65536; h++)
+        if ((h & 0x7c00) != 0x7c00) CU_ASSERT_EQUAL(aq_f32_to_f16(aq_f16_to_f32((uint16_t)h)), h);
+    CU_ASSERT_EQUAL(aq_f32_to_f16(INFINITY), 0x7bff);
+    CU_ASSERT_EQUAL(aq_f32_to_f16(-INFINITY), 0xfbff);
+    CU_ASSERT_TRUE(isnan(aq_f16_to_f32(aq_f32_to_f16(NAN))));
+}
+
 /* Bytes of one block, from its parts: scales, minima, low bits, high bits. */
 static void blocks_have_their_sizes(void) {
     static const aq_dtype_info expected[] = {
@@ -159,6 +210,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "every half widens exactly", every_half_widens_exactly);
     CU_add_test(suite, "bfloat rounds to nearest even", bfloat_rounds_to_nearest_even);
     CU_add_test(suite, "bfloat keeps what it can hold", bfloat_keeps_what_it_can_hold);
+    CU_add_test(suite, "halves are the nearest", halves_are_the_nearest);
     CU_add_test(suite, "blocks have their sizes", blocks_have_their_sizes);
     CU_add_test(suite, "types are found and refused by name", types_are_found_and_refused_by_name);
 }

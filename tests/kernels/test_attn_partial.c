@@ -7,22 +7,9 @@
 
 #include "src/base/rng.h"
 #include "tests/support/oracle.h"
+#include "tests/support/oracle_cache.h"
+#include "tests/support/oracle_partial.h"
 #include "tests/support/suite.h"
-
-#define MAX_HEAD 256
-#define EPS      (1.0 / 16777216.0)
-
-typedef enum {
-    NO_BUG,
-    BOUND_TOO_LOW,
-    BOUND_TOO_HIGH,
-    WINDOW_TOO_WIDE,
-    WINDOW_TOO_NARROW,
-    PLACE_IGNORED,
-    NO_RESCALE,
-    SWAPPED_DIM,
-    WRONG_HEAD
-} planted_bug;
 
 /* Where the queries stand. LAST: they are the newest tokens. EDGES: at and around the ends of tiles
  * and before the first, in no order. BEFORE: before every tile. */
@@ -90,28 +77,12 @@ static float make_number(data_kind kind, aq_rng *rng) {
     return (float)((int)(aq_rng_uniform(rng) * 65.0) - 32);
 }
 
-static void set_element(void *tensor, aq_kv_type dtype, int64_t i, float value) {
-    if (dtype == AQ_KV_BF16)
-        ((uint16_t *)tensor)[i] = aq_f32_to_bf16(value);
-    else
-        ((float *)tensor)[i] = value;
-}
-
-static double element(const void *tensor, aq_kv_type dtype, int64_t i) {
-    if (dtype == AQ_KV_BF16) return (double)aq_bf16_to_f32(((const uint16_t *)tensor)[i]);
-    return (double)((const float *)tensor)[i];
-}
-
 static int64_t place_query(const attn_shape *shape, int64_t t, aq_rng *rng) {
     static const int64_t edges[] = {-1, 0, 1, AQ_TILE - 2, AQ_TILE - 1, AQ_TILE, AQ_TILE + 1};
     const int64_t held = (int64_t)(aq_rng_uniform(rng) * (double)shape->n_tile);
     if (shape->places == BEFORE) return t;
     if (shape->places == EDGES) return (1 + held * shape->gap) * AQ_TILE + edges[t % 7];
     return (1 + shape->n_tile * shape->gap) * AQ_TILE - 5 - shape->n_q + t;
-}
-
-static int64_t place_of(const aq_attn_partial_args *a, int64_t tile) {
-    return a->tile_at ? a->tile_at[tile] : tile;
 }
 
 /* Puts the tiles of a ring in its places, from the second place on and then backwards. */
@@ -147,13 +118,13 @@ static void fill_cache(aq_attn_partial_args *a, data_kind data, aq_rng *rng) {
             for (int64_t s = 0; s < AQ_TILE; s++) {
                 const int64_t pos = a->tile_pos[tile] + s;
                 const bool unseen = pos > last || pos < first;
-                const int64_t at = place_of(a, tile) * kv->n_kv_head + g;
+                const int64_t at = aq_partial_place(a, tile) * kv->n_kv_head + g;
                 for (int64_t c = 0; c < kv->n_col; c++)
-                    set_element(kv->keys, kv->key_type, (at * kv->n_col + c) * AQ_TILE + s,
-                                unseen ? 1e25f : make_number(data, rng));
+                    aq_cache_set(kv->keys, kv->key_type, (at * kv->n_col + c) * AQ_TILE + s,
+                                 unseen ? 1e25f : make_number(data, rng));
                 for (int64_t i = 0; i < kv->d_head; i++)
-                    set_element(kv->values, kv->value_type, (at * AQ_TILE + s) * kv->d_head + i,
-                                unseen ? 1e25f : make_number(NORMAL, rng));
+                    aq_cache_set(kv->values, kv->value_type, (at * AQ_TILE + s) * kv->d_head + i,
+                                 unseen ? 1e25f : make_number(NORMAL, rng));
             }
     }
 }
@@ -223,121 +194,6 @@ static void close_problem(aq_backend *be, const aq_attn_partial_args *a) {
     be->ops->release(be, a->part);
 }
 
-/* What one row of the result must be, and by how much it may differ. */
-typedef struct {
-    double m, m_allowed, l, l_allowed;
-    double o[MAX_HEAD], o_allowed[MAX_HEAD];
-} row_reference;
-
-typedef struct {
-    double a, allowed; /* a score, and the bound of its error */
-} score;
-
-static score score_of(const aq_attn_partial_args *a, int64_t t, int h, int64_t g, int64_t tile,
-                      int64_t s, planted_bug bug) {
-    const int n_in = a->dims ? a->n_dim : a->kv.n_col;
-    const int64_t row = t * a->n_head + h, place = bug == PLACE_IGNORED ? tile : place_of(a, tile);
-    double sum = 0.0, sum_abs = 0.0;
-    for (int j = 0; j < n_in; j++) {
-        const int64_t c = a->dims ? a->dims[row * n_in + j] : j;
-        const int64_t swapped = bug == SWAPPED_DIM && j < 2 && n_in > 1 ? 1 - j : j;
-        const int64_t c_key = a->dims ? a->dims[row * n_in + swapped] : swapped;
-        const int64_t at = ((place * a->kv.n_kv_head + g) * a->kv.n_col + c_key) * AQ_TILE + s;
-        const double term = (double)a->scale * (double)a->q[row * a->kv.n_col + c] *
-                            element(a->kv.keys, a->kv.key_type, at);
-        sum += term;
-        sum_abs += fabs(term);
-    }
-    return (score){sum, 4.0 * sqrt(n_in + 1.0) * EPS * sum_abs};
-}
-
-/* Scores of all visible tokens into scores[tile * AQ_TILE + s], -inf for the others; fills m. */
-static void score_row(const aq_attn_partial_args *a, int64_t t, int h, planted_bug bug, bool exact,
-                      score *scores, row_reference *ref) {
-    const int group = a->n_head / a->kv.n_kv_head;
-    const int64_t g = (bug == WRONG_HEAD ? h + group : h) / group % a->kv.n_kv_head;
-    const int64_t last =
-        a->q_pos[t] + (bug == BOUND_TOO_LOW ? -1 : 0) + (bug == BOUND_TOO_HIGH ? 1 : 0);
-    const int64_t first = a->q_pos[t] - a->window + 1 + (bug == WINDOW_TOO_WIDE ? -1 : 0) +
-                          (bug == WINDOW_TOO_NARROW ? 1 : 0);
-    *ref = (row_reference){.m = -INFINITY};
-    for (int64_t i = 0; i < a->n_tile * AQ_TILE; i++) {
-        const int64_t tile = i / AQ_TILE, s = i % AQ_TILE;
-        scores[i] = (score){-INFINITY, 0.0};
-        if (a->tile_pos[tile] + s > last) continue;
-        if (a->window > 0 && a->tile_pos[tile] + s < first) continue;
-        scores[i] = score_of(a, t, h, g, tile, s, bug);
-        if (exact) scores[i].allowed = 0.0;
-        ref->m = fmax(ref->m, scores[i].a);
-        ref->m_allowed = fmax(ref->m_allowed, scores[i].allowed);
-    }
-}
-
-/* The reference of one row. The weight of a token has, relative to itself: the error of its score;
- * the rounding of score minus maximum, and of the changes of the maximum, which sum up to at most
- * the range of the scores, once in the tiles and once in a merge (a weight that is not 0 has come
- * down by at most 104 each time); the errors of exp and a product, at most 4 eps, for the token,
- * for each tile after it and for 4 merges. Then o and l are reductions. */
-static void reference(const aq_attn_partial_args *a, int64_t t, int h, planted_bug bug, bool exact,
-                      score *scores, row_reference *ref) {
-    score_row(a, t, h, bug, exact, scores, ref);
-    const int group = a->n_head / a->kv.n_kv_head;
-    const int64_t g = (bug == WRONG_HEAD ? h + group : h) / group % a->kv.n_kv_head;
-    double range = 0.0, running = -INFINITY;
-    int64_t n_seen = 0;
-    for (int64_t i = 0; i < a->n_tile * AQ_TILE; i++) {
-        if (scores[i].a == -INFINITY) continue;
-        range = fmax(range, ref->m - scores[i].a);
-        n_seen++;
-    }
-    for (int64_t i = 0; i < a->n_tile * AQ_TILE; i++) {
-        if (i % AQ_TILE == 0)
-            for (int s = 0; s < AQ_TILE; s++)
-                running = fmax(running, scores[i + s].a);
-        if (scores[i].a == -INFINITY) continue;
-        const double w = exp(scores[i].a - ref->m);
-        const double w_mixed = bug == NO_RESCALE ? exp(scores[i].a - running) : w;
-        const double relative = scores[i].allowed +
-                                EPS * (3.0 * fmin(range, 104.0) + 4.0 * ((double)a->n_tile + 5.0)) +
-                                4.0 * sqrt((double)n_seen + 1.0) * EPS;
-        ref->l += w;
-        ref->l_allowed += relative * w;
-        const int64_t place = place_of(a, i / AQ_TILE), s = i % AQ_TILE;
-        const int64_t at = ((place * a->kv.n_kv_head + g) * AQ_TILE + s) * a->kv.d_head;
-        for (int d = 0; d < a->kv.d_head; d++) {
-            const double v = element(a->kv.values, a->kv.value_type, at + d);
-            ref->o[d] += w_mixed * v;
-            ref->o_allowed[d] += relative * w * fabs(v);
-        }
-    }
-}
-
-/* o and l of a part are relative to its own m: they are compared relative to the m of the
- * reference, so that an allowed error of m is not counted twice. */
-static void check_row(const aq_attn_partial_args *a, int64_t row, const row_reference *ref,
-                      aq_bound *bound) {
-    const float *part = a->part + row * (a->kv.d_head + 2);
-    const float m = part[a->kv.d_head], l = part[a->kv.d_head + 1];
-    const double tiny = ldexp(1.0, -120);
-    const double factor = ref->m == -INFINITY ? 1.0 : exp((double)m - ref->m);
-    aq_bound_element(bound, m, ref->m, 0.0, ref->m_allowed + tiny);
-    aq_bound_element(bound, (float)(factor * (double)l), ref->l, 0.0, ref->l_allowed + tiny);
-    for (int d = 0; d < a->kv.d_head; d++)
-        aq_bound_element(bound, (float)(factor * (double)part[d]), ref->o[d], 0.0,
-                         ref->o_allowed[d] + tiny);
-}
-
-static void check(aq_backend *be, const aq_attn_partial_args *a, bool exact, planted_bug bug,
-                  aq_bound *bound) {
-    score *scores = aq_test_alloc(be, (size_t)(a->n_tile * AQ_TILE) * sizeof *scores);
-    for (int64_t row = 0; row < a->n_q * a->n_head; row++) {
-        row_reference ref;
-        reference(a, row / a->n_head, (int)(row % a->n_head), bug, exact, scores, &ref);
-        check_row(a, row, &ref, bound);
-    }
-    be->ops->release(be, scores);
-}
-
 /* Runs the problem twice: the same bits. */
 static void expect_same_bits(aq_backend *be, const aq_attn_partial_args *a) {
     const size_t bytes = (size_t)(a->n_q * a->n_head * (a->kv.d_head + 2)) * sizeof(float);
@@ -349,34 +205,35 @@ static void expect_same_bits(aq_backend *be, const aq_attn_partial_args *a) {
 }
 
 static const struct {
-    planted_bug bug;
+    aq_partial_bug bug;
     const char *name;
-} plants[] = {{BOUND_TOO_LOW, "a query that does not see itself"},
-              {BOUND_TOO_HIGH, "a query that sees the next token"},
-              {WINDOW_TOO_WIDE, "a window of one token more"},
-              {WINDOW_TOO_NARROW, "a window of one token less"},
-              {PLACE_IGNORED, "tile j read at place j of a ring"},
-              {NO_RESCALE, "o not rescaled when the maximum rises"},
-              {SWAPPED_DIM, "two columns swapped"},
-              {WRONG_HEAD, "the tiles of another KV head"}};
+} plants[] = {{AQ_PARTIAL_LOW, "a query that does not see itself"},
+              {AQ_PARTIAL_HIGH, "a query that sees the next token"},
+              {AQ_PARTIAL_WIDE, "a window of one token more"},
+              {AQ_PARTIAL_NARROW, "a window of one token less"},
+              {AQ_PARTIAL_PLACE, "tile j read at place j of a ring"},
+              {AQ_PARTIAL_NO_RESCALE, "o not rescaled when the maximum rises"},
+              {AQ_PARTIAL_DIMS, "two columns swapped"},
+              {AQ_PARTIAL_HEAD, "the tiles of another KV head"}};
 
 #define N_PLANT ((int)(sizeof plants / sizeof plants[0]))
 
 static void contract(const aq_test_backend *on, void *arg) {
     (void)arg;
     aq_bound bound = {0}, planted[N_PLANT] = {{0}};
+    const bool plant = on->isa == AQ_ISA_PORTABLE && on->n_thread == 1;
     for (int i = 0; i < N_SHAPE; i++) {
         const bool exact = shapes[i].data == INTEGERS;
         const aq_attn_partial_args args = open_problem(on->be, &shapes[i]);
         on->be->ops->attn_partial(on->be, &args);
-        check(on->be, &args, exact, NO_BUG, &bound);
+        aq_partial_check(on->be, &args, exact, AQ_PARTIAL_RIGHT, &bound);
         expect_same_bits(on->be, &args);
-        for (int b = 0; b < N_PLANT && shapes[i].n_q <= 8; b++)
-            check(on->be, &args, exact, plants[b].bug, &planted[b]);
+        for (int b = 0; b < N_PLANT && plant && shapes[i].n_q <= 8; b++)
+            aq_partial_check(on->be, &args, exact, plants[b].bug, &planted[b]);
         close_problem(on->be, &args);
     }
     aq_bound_expect(&bound, "attn_partial");
-    for (int b = 0; b < N_PLANT; b++)
+    for (int b = 0; b < N_PLANT && plant; b++)
         aq_bound_expect_rejects(&planted[b], plants[b].name);
 }
 
@@ -415,7 +272,7 @@ static void run_rank(aq_backend *be, const aq_attn_partial_args *whole, int r, i
     args.n_tile = 0;
     for (int64_t tile = r; tile < whole->n_tile; tile += n_rank) {
         tile_pos[args.n_tile] = whole->tile_pos[tile];
-        copy_tile(&args.kv, args.n_tile++, &whole->kv, place_of(whole, tile));
+        copy_tile(&args.kv, args.n_tile++, &whole->kv, aq_partial_place(whole, tile));
     }
     be->ops->attn_partial(be, &args);
     be->ops->release(be, tile_pos);
@@ -429,7 +286,7 @@ static void check_split(aq_backend *be, const aq_attn_partial_args *a, int n_ran
     const int64_t n_row = a->n_q * a->n_head, n_part = n_row * (a->kv.d_head + 2);
     float *parts = aq_test_alloc(be, (size_t)(n_rank * n_part) * sizeof *parts);
     float *out = aq_test_alloc(be, (size_t)(n_row * a->kv.d_head) * sizeof *out);
-    score *scores = aq_test_alloc(be, (size_t)(a->n_tile * AQ_TILE) * sizeof *scores);
+    aq_partial_score *scores = aq_test_alloc(be, (size_t)(a->n_tile * AQ_TILE) * sizeof *scores);
     for (int r = 0; r < n_rank; r++)
         run_rank(be, a, r, n_rank, parts + r * n_part);
     be->ops->attn_merge(
@@ -437,8 +294,9 @@ static void check_split(aq_backend *be, const aq_attn_partial_args *a, int n_ran
         &(aq_attn_merge_args){
             .parts = parts, .n_part = n_rank, .n_row = n_row, .d_head = a->kv.d_head, .out = out});
     for (int64_t row = 0; row < n_row; row++) {
-        row_reference ref;
-        reference(a, row / a->n_head, (int)(row % a->n_head), NO_BUG, exact, scores, &ref);
+        aq_partial_row ref;
+        aq_partial_reference(a, row / a->n_head, (int)(row % a->n_head), AQ_PARTIAL_RIGHT, exact,
+                             scores, &ref);
         for (int d = 0; d < a->kv.d_head; d++) {
             const double y = ref.l > 0.0 ? ref.o[d] / ref.l : 0.0;
             const double allowed =
@@ -470,6 +328,186 @@ static void ranks_together_give_the_whole(void) {
     aq_each_backend(split, NULL);
 }
 
+/* Caches of codes, of keys by token, with an open tile, or with positions of their own in the
+ * slots. The reference goes over a twin: what the cache stands for, as f32 by column. */
+typedef struct {
+    attn_shape attn; /* key_type and value_type are those of the cache */
+    aq_key_order order;
+    int n_open; /* tokens of the last tile, which is open; 0: all are closed */
+    bool slots;
+} stored_shape;
+
+#define BY_COLUMN AQ_KEYS_BY_COLUMN
+#define BY_TOKEN  AQ_KEYS_BY_TOKEN
+
+static const stored_shape stored_shapes[] = {
+    {{1, 9, 3, 64, 64, 0, AQ_KV_Q8, AQ_KV_Q8, 21, 1, LAST, NORMAL, 0, false}, BY_TOKEN, 61, false},
+    {{1, 9, 3, 64, 64, 40, AQ_KV_Q8, AQ_KV_Q8, 21, 1, LAST, NORMAL, 0, false},
+     BY_COLUMN,
+     60,
+     false},
+    {{8, 6, 2, 24, 19, 0, AQ_KV_Q6, AQ_KV_Q5, 5, 3, EDGES, NORMAL, 0, false}, BY_COLUMN, 0, false},
+    {{8, 6, 2, 24, 19, 0, AQ_KV_Q5, AQ_KV_Q6, 5, 3, EDGES, NORMAL, 0, false}, BY_TOKEN, 0, false},
+    {{3, 4, 2, 20, 44, 9, AQ_KV_Q5M, AQ_KV_Q4, 3, 2, EDGES, NORMAL, 0, false}, BY_COLUMN, 0, false},
+    {{3, 4, 2, 20, 44, 0, AQ_KV_Q5M, AQ_KV_Q5M, 4, 1, LAST, NORMAL, 0, false}, BY_TOKEN, 60, false},
+    {{2, 2, 1, 256, 256, 0, AQ_KV_Q4, AQ_KV_BF16, 2, 1, LAST, NORMAL, 0, false},
+     BY_TOKEN,
+     62,
+     false},
+    {{8, 6, 2, 24, 24, 0, AQ_KV_BF16, AQ_KV_Q8, 3, 1, LAST, NORMAL, 0, false},
+     BY_COLUMN,
+     63,
+     false},
+    {{1, 4, 2, 24, 19, 0, AQ_KV_F32, AQ_KV_F32, 5, 2, EDGES, NORMAL, 0, false}, BY_TOKEN, 0, false},
+    {{8, 6, 2, 24, 40, 0, AQ_KV_BF16, AQ_KV_BF16, 5, 2, EDGES, NORMAL, 0, false},
+     BY_TOKEN,
+     0,
+     false},
+    {{200, 6, 2, 16, 16, 0, AQ_KV_Q8, AQ_KV_Q8, 6, 1, LAST, NORMAL, 0, false}, BY_TOKEN, 60, false},
+    {{120, 3, 1, 16, 16, 5, AQ_KV_Q8, AQ_KV_Q5, 6, 1, LAST, NORMAL, 0, false},
+     BY_COLUMN,
+     60,
+     false},
+    {{1, 9, 3, 64, 64, 0, AQ_KV_BF16, AQ_KV_BF16, 9, 1, LAST, NORMAL, 0, false}, BY_TOKEN, 0, true},
+    {{8, 6, 2, 24, 19, 7, AQ_KV_F32, AQ_KV_BF16, 5, 1, EDGES, NORMAL, 0, false},
+     BY_COLUMN,
+     0,
+     true},
+    {{6, 6, 2, 16, 16, 0, AQ_KV_F32, AQ_KV_F32, 4, 1, BEFORE, NORMAL, 0, false},
+     BY_COLUMN,
+     0,
+     true},
+    {{200, 6, 2, 16, 16, 0, AQ_KV_BF16, AQ_KV_F32, 6, 1, EDGES, NORMAL, 0, false},
+     BY_TOKEN,
+     0,
+     true},
+};
+
+#define N_STORED ((int)(sizeof stored_shapes / sizeof stored_shapes[0]))
+
+/* Stores all tokens of the twin in a cache of the shape. */
+static aq_kv_view store_tokens(aq_backend *be, const stored_shape *shape, const aq_kv_view *twin) {
+    aq_kv_view kv = *twin;
+    const int64_t n_tile = shape->attn.n_tile, n_head = kv.n_kv_head;
+    const int64_t n_tok = n_tile * AQ_TILE - (shape->n_open > 0 ? AQ_TILE - shape->n_open : 0);
+    kv.key_type = shape->attn.key_type;
+    kv.value_type = shape->attn.value_type;
+    kv.key_order = shape->order;
+    kv.open_tile = shape->n_open > 0 ? n_tile - 1 : -1;
+    kv.keys = aq_test_alloc(be, (size_t)(n_tile * n_head * aq_cache_key_bytes(&kv)));
+    kv.values = aq_test_alloc(be, (size_t)(n_tile * n_head * aq_cache_value_bytes(&kv)));
+    if (aq_kv_has_open_tile(&kv)) {
+        kv.open_keys = aq_test_alloc(be, (size_t)(n_head * kv.n_col * AQ_TILE) * sizeof(float));
+        kv.open_values = aq_test_alloc(be, (size_t)(n_head * kv.d_head * AQ_TILE) * sizeof(float));
+    }
+    float *key = aq_test_alloc(be, (size_t)(n_tok * n_head * kv.n_col) * sizeof *key);
+    float *value = aq_test_alloc(be, (size_t)(n_tok * n_head * kv.d_head) * sizeof *value);
+    int64_t *slot = aq_test_alloc(be, (size_t)n_tok * sizeof *slot);
+    for (int64_t t = 0; t < n_tok; t++) {
+        slot[t] = t;
+        for (int g = 0; g < n_head; g++) {
+            for (int c = 0; c < kv.n_col; c++)
+                key[(t * n_head + g) * kv.n_col + c] = (float)aq_cache_key(
+                    twin, t / AQ_TILE, g, (int)(t % AQ_TILE), c, AQ_CACHE_RIGHT);
+            for (int i = 0; i < kv.d_head; i++)
+                value[(t * n_head + g) * kv.d_head + i] = (float)aq_cache_value(
+                    twin, t / AQ_TILE, g, (int)(t % AQ_TILE), i, AQ_CACHE_RIGHT);
+        }
+    }
+    be->ops->kv_append(be, &(aq_kv_append_args){
+                               .kv = kv, .key = key, .value = value, .slot = slot, .n_tok = n_tok});
+    be->ops->release(be, key);
+    be->ops->release(be, value);
+    be->ops->release(be, slot);
+    return kv;
+}
+
+/* Makes the twin what the cache stands for. */
+static void read_back(const aq_kv_view *kv, int64_t n_tile, aq_cache_bug bug, aq_kv_view *twin) {
+    for (int64_t at = 0; at < n_tile * kv->n_kv_head * AQ_TILE; at++) {
+        const int64_t tile = at / AQ_TILE / kv->n_kv_head;
+        const int g = (int)(at / AQ_TILE % kv->n_kv_head), s = (int)(at % AQ_TILE);
+        for (int c = 0; c < kv->n_col; c++)
+            ((float *)twin->keys)[(at / AQ_TILE * kv->n_col + c) * AQ_TILE + s] =
+                (float)aq_cache_key(kv, tile, g, s, c, bug);
+        for (int i = 0; i < kv->d_head; i++)
+            ((float *)twin->values)[at * kv->d_head + i] =
+                (float)aq_cache_value(kv, tile, g, s, i, bug);
+    }
+}
+
+/* Positions in no order, a third of the slots without a token, the last tile empty. */
+static int64_t *scatter_slots(aq_backend *be, int64_t n_tile, int64_t *tile_pos) {
+    const int64_t n = n_tile * AQ_TILE;
+    int64_t *slot_pos = aq_test_alloc(be, (size_t)n * sizeof *slot_pos);
+    for (int64_t tile = 0; tile < n_tile; tile++)
+        tile_pos[tile] = INT64_MAX;
+    for (int64_t i = 0; i < n; i++) {
+        const bool empty = i % 3 == 2 || i / AQ_TILE == n_tile - 1;
+        slot_pos[i] = empty ? INT64_MAX : AQ_TILE + i * 101 % n; /* prime to n */
+        if (slot_pos[i] < tile_pos[i / AQ_TILE]) tile_pos[i / AQ_TILE] = slot_pos[i];
+    }
+    return slot_pos;
+}
+
+static const struct {
+    aq_cache_bug cache;
+    aq_partial_bug partial;
+    const char *name;
+} stored_plants[] = {
+    {AQ_CACHE_PLANES, AQ_PARTIAL_RIGHT, "planes of codes in the wrong order"},
+    {AQ_CACHE_NEIGHBOUR, AQ_PARTIAL_RIGHT, "the step of the neighbour"},
+    {AQ_CACHE_ZERO, AQ_PARTIAL_RIGHT, "no zero point"},
+    {AQ_CACHE_CLOSED, AQ_PARTIAL_RIGHT, "the open tile forgotten"},
+    {AQ_CACHE_ORDER, AQ_PARTIAL_RIGHT, "the other order of keys"},
+    {AQ_CACHE_RIGHT, AQ_PARTIAL_SLOTS, "positions of slots not heeded"},
+};
+
+#define N_STORED_PLANT ((int)(sizeof stored_plants / sizeof stored_plants[0]))
+
+static void check_stored(const aq_test_backend *on, const stored_shape *shape, aq_bound *bound,
+                         aq_bound planted[N_STORED_PLANT]) {
+    aq_backend *be = on->be;
+    attn_shape plain = shape->attn;
+    plain.key_type = plain.value_type = AQ_KV_F32;
+    aq_attn_partial_args twin = open_problem(be, &plain);
+    const int64_t n_tile = plain.n_tile, n_head = plain.n_kv_head;
+    aq_fill_normal(7, n_tile * n_head * AQ_TILE * plain.n_col, 1.0f, twin.kv.keys);
+    aq_fill_normal(8, n_tile * n_head * AQ_TILE * plain.d_head, 1.0f, twin.kv.values);
+    if (shape->slots) twin.slot_pos = scatter_slots(be, n_tile, (int64_t *)twin.tile_pos);
+    aq_attn_partial_args args = twin;
+    args.kv = store_tokens(be, shape, &twin.kv);
+    be->ops->attn_partial(be, &args);
+    expect_same_bits(be, &args);
+    read_back(&args.kv, n_tile, AQ_CACHE_RIGHT, &twin.kv);
+    aq_partial_check(be, &twin, false, AQ_PARTIAL_RIGHT, bound);
+    const bool plant = on->isa == AQ_ISA_PORTABLE && on->n_thread == 1 && plain.n_q <= 8;
+    for (int b = 0; b < N_STORED_PLANT && plant; b++) {
+        read_back(&args.kv, n_tile, stored_plants[b].cache, &twin.kv);
+        aq_partial_check(be, &twin, false, stored_plants[b].partial, &planted[b]);
+    }
+    be->ops->release(be, args.kv.keys);
+    be->ops->release(be, args.kv.values);
+    if (args.kv.open_keys) be->ops->release(be, args.kv.open_keys);
+    if (args.kv.open_values) be->ops->release(be, args.kv.open_values);
+    if (twin.slot_pos) be->ops->release(be, (void *)twin.slot_pos);
+    close_problem(be, &twin);
+}
+
+static void stored(const aq_test_backend *on, void *arg) {
+    (void)arg;
+    aq_bound bound = {0}, planted[N_STORED_PLANT] = {{0}};
+    for (int i = 0; i < N_STORED; i++)
+        check_stored(on, &stored_shapes[i], &bound, planted);
+    aq_bound_expect(&bound, "attention over codes");
+    for (int b = 0; b < N_STORED_PLANT && planted[b].n_check > 0; b++)
+        aq_bound_expect_rejects(&planted[b], stored_plants[b].name);
+}
+
+static void every_cache_is_attended_to(void) {
+    aq_each_backend(stored, NULL);
+}
+
 /* Scores of about 1e30: their differences are beyond exp, but nothing may become infinite or NaN.
  */
 static void huge(const aq_test_backend *on, void *arg) {
@@ -499,5 +537,6 @@ static void huge_scores_do_not_overflow(void) {
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "parts match the formula", parts_match_the_formula);
     CU_add_test(suite, "ranks together give the whole", ranks_together_give_the_whole);
+    CU_add_test(suite, "every cache is attended to", every_cache_is_attended_to);
     CU_add_test(suite, "huge scores do not overflow", huge_scores_do_not_overflow);
 }
