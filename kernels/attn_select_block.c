@@ -10,6 +10,7 @@ static void carve_rows(aq_select_block *b, aq_arena *arena, size_t n_query) {
     const size_t n_col = (size_t)b->args->kv.n_col, d_head = (size_t)b->args->kv.d_head;
     b->view = aq_arena_carve(arena, n_query, sizeof *b->view);
     b->q = aq_arena_carve(arena, n_row * n_col, f);
+    b->q_turned = aq_arena_carve(arena, n_col * (size_t)aq_select_column_stride((int)n_row), f);
     b->q_code = aq_arena_carve(arena, n_row * (size_t)b->task->n_code, f);
     b->score = aq_arena_carve(arena, n_row * AQ_TILE, f);
     b->hide = aq_arena_carve(arena, n_query * AQ_TILE, f);
@@ -89,9 +90,12 @@ static void carve_scratch(aq_select_block *b, int thread) {
     const size_t n_col = (size_t)b->args->kv.n_col, d_head = (size_t)b->args->kv.d_head;
     const size_t f = sizeof(float);
     aq_arena arena = aq_arena_over(aq_cpu_scratch(b->task->cpu, thread), AQ_CPU_SCRATCH_BYTES);
-    b->column = aq_arena_carve(&arena, n_col * AQ_TILE, f);
+    const size_t n_row = (size_t)aq_select_column_stride(b->task->group);
+    b->column = aq_arena_carve(&arena, (n_col > n_row ? n_col : n_row) * AQ_TILE, f);
     b->key = aq_arena_carve(&arena, AQ_TILE * n_col, f);
     b->value = aq_arena_carve(&arena, AQ_TILE * d_head, f);
+    b->value_low = aq_arena_carve(&arena, AQ_TILE, f);
+    b->value_step = aq_arena_carve(&arena, AQ_TILE, f);
     b->low = aq_arena_carve(&arena, n_col, f);
     b->step = aq_arena_carve(&arena, n_col, f);
     b->columns = aq_arena_carve(&arena, n_col, sizeof *b->columns);
@@ -152,6 +156,16 @@ void aq_select_take_rows(aq_select_block *b, int64_t t, int n_query, int g) {
         const int64_t row = (t + r / group) * args->n_head + g * group + r % group;
         for (int c = 0; c < n_col; c++)
             b->q[r * n_col + c] = args->q[row * n_col + c] * args->scale;
+    }
+    if (b->n_row >= AQ_SELECT_ROWS_TO_TURN) {
+        const int stride = aq_select_column_stride(b->n_row);
+        b->simd->columns(&(aq_columns_args){.dtype = AQ_F32,
+                                            .w = (const uint8_t *)b->q,
+                                            .row_bytes = n_col * (int64_t)sizeof(float),
+                                            .n_row = b->n_row,
+                                            .n = n_col,
+                                            .out = b->q_turned,
+                                            .out_stride = stride});
     }
     for (int i = 0; i < n_query; i++)
         b->view[i] = aq_select_view_of(args, t + i);

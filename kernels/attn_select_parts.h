@@ -21,6 +21,9 @@
  * of the tokens they choose. */
 #define AQ_SELECT_ROWS 12
 
+/* From this many rows on, scores are made with the queries as columns. */
+#define AQ_SELECT_ROWS_TO_TURN 8
+
 /* What a query sees of the shard: tokens below n_seen, of which those below sink_end and those from
  * recent_begin on are near. */
 typedef struct {
@@ -71,6 +74,7 @@ typedef struct {
     /* In its share of `work`. */
     aq_select_view *view; /* [n_query] */
     float *q;             /* [n_row, n_col] scaled */
+    float *q_turned;      /* [n_col, n_row rounded up], if there are rows enough */
     float *q_code;        /* [n_row, n_column] of these the columns that are read */
     float *score;         /* [n_row, AQ_TILE] */
     float *hide;          /* [n_query, AQ_TILE] 0 for packed tokens that a query chose, else -inf */
@@ -80,17 +84,17 @@ typedef struct {
     float *z;             /* [n_row, z_stride] */
     aq_select_result result;
     /* In its scratch. */
-    float *column;     /* [n_col, AQ_TILE] selector columns, or packed keys turned */
-    char *key;         /* [AQ_TILE, n_col] packed */
-    char *value;       /* [AQ_TILE, d_head] packed */
-    float *low, *step; /* [n_col] of coded keys */
-    int16_t *columns;  /* [n_column] columns of the selector that are read */
-    int16_t *dims;     /* [n_dynamic] those of one query */
-    float *strength;   /* [n_col] */
-    int32_t *rank;     /* [n_col] */
+    float *column;                 /* [n_col, AQ_TILE] selector columns, or scores of packed keys */
+    float *key;                    /* [AQ_TILE, n_col] packed */
+    float *value;                  /* [AQ_TILE, d_head] packed */
+    float *value_low, *value_step; /* [AQ_TILE] of coded values */
+    float *low, *step;             /* [n_col] of coded keys */
+    int16_t *columns;              /* [n_column] columns of the selector that are read */
+    int16_t *dims;                 /* [n_dynamic] those of one query */
+    float *strength;               /* [n_col] */
+    int32_t *rank;                 /* [n_col] */
     int n_column;
     int n_packed;
-    aq_dtype key_dtype, value_dtype;
 } aq_select_block;
 
 /* attn_select_block.c. The task of these arguments; bytes of a share of `work`, for blocks of
@@ -125,7 +129,7 @@ void aq_select_find_bound(aq_select_block *b, int i);
 
 /* attn_select_mix.c. Packs the keys of all tokens of a tile; scores of n packed rows from `from` on
  * with n_row rows of the block from `row` on. */
-void aq_select_pack_keys(aq_select_block *b, int64_t tile);
+void aq_select_pack_keys(const aq_select_block *b, int64_t tile);
 void aq_select_dot_packed(const aq_select_block *b, int from, int n, int row, int n_row, float *out,
                           int64_t out_stride);
 
@@ -136,6 +140,11 @@ void aq_select_attend_chosen(aq_select_block *b, int64_t tile, int64_t step, int
 
 static inline int64_t aq_select_min(int64_t a, int64_t b) {
     return a < b ? a : b;
+}
+
+/* From one row of q_turned to the next. */
+static inline int aq_select_column_stride(int n_row) {
+    return (n_row + AQ_COLUMNS_ALIGN - 1) / AQ_COLUMNS_ALIGN * AQ_COLUMNS_ALIGN;
 }
 
 static inline bool aq_select_by_mass(const aq_select_task *task) {
