@@ -4,6 +4,8 @@
 
 #include "kernels/attn_select_parts.h"
 
+#define LINE_BYTES 64
+
 /* The rows of keys or values of a tile: numbers, or codes with a low and a step for each column or
  * for each row. */
 typedef struct {
@@ -201,20 +203,44 @@ static void pack_tile(aq_select_block *b, int64_t tile, uint64_t any, const uint
     }
 }
 
-/* Attends to what the queries chose of tiles tile, tile + step, ... below tile_end. */
+/* Asks memory for rows of `bytes` bytes, those of the bits `any`. */
+static void fetch_rows(const uint8_t *rows, int64_t bytes, uint64_t any) {
+    for (; any != 0; any &= any - 1) {
+        const uint8_t *row = rows + __builtin_ctzll(any) * bytes;
+        for (int64_t at = 0; at < bytes; at += LINE_BYTES)
+            __builtin_prefetch(row + at);
+    }
+}
+
+/* Finds what the queries chose of tile `tile`, and returns the tokens of any of them. For one
+ * query, as in decode, memory is asked for their keys and values: the processor does not foresee
+ * rows here and there, while those of several queries are often at hand. */
+static uint64_t choose_tokens(aq_select_block *b, int64_t tile, uint64_t *chosen) {
+    const aq_kv_view *kv = &b->args->kv;
+    const int64_t at = tile * kv->n_kv_head + b->g;
+    uint64_t any = 0;
+    for (int i = 0; i < b->n_query; i++) {
+        chosen[i] = chosen_bits(b, i, tile);
+        b->view[i].n_attended += __builtin_popcountll(chosen[i]);
+        b->view[i].n_touched += chosen[i] != 0;
+        any |= chosen[i];
+    }
+    if (b->n_query == 1 && aq_select_by_mass(b->task) && tile != kv->open_tile) {
+        const int64_t key_bytes = aq_kv_key_bytes(kv), value_bytes = aq_kv_value_bytes(kv);
+        fetch_rows((const uint8_t *)kv->keys + at * key_bytes, key_bytes / AQ_TILE, any);
+        fetch_rows((const uint8_t *)kv->values + at * value_bytes, value_bytes / AQ_TILE, any);
+    }
+    return any;
+}
+
 void aq_select_attend_chosen(aq_select_block *b, int64_t tile, int64_t step, int64_t tile_end) {
-    uint64_t chosen[AQ_SELECT_ROWS];
+    uint64_t chosen[2][AQ_SELECT_ROWS], any[2] = {0, 0};
     aq_select_clear_part(b->part, b->n_row, b->args->kv.d_head);
     b->n_packed = 0;
-    for (; tile < tile_end; tile += step) {
-        uint64_t any = 0;
-        for (int i = 0; i < b->n_query; i++) {
-            chosen[i] = chosen_bits(b, i, tile);
-            b->view[i].n_attended += __builtin_popcountll(chosen[i]);
-            b->view[i].n_touched += chosen[i] != 0;
-            any |= chosen[i];
-        }
-        if (any != 0) pack_tile(b, tile, any, chosen);
+    if (tile < tile_end) any[0] = choose_tokens(b, tile, chosen[0]);
+    for (int now = 0; tile < tile_end; tile += step, now = 1 - now) {
+        any[1 - now] = tile + step < tile_end ? choose_tokens(b, tile + step, chosen[1 - now]) : 0;
+        if (any[now] != 0) pack_tile(b, tile, any[now], chosen[now]);
     }
     attend_packed(b);
 }
