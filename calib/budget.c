@@ -127,19 +127,23 @@ aq_status aq_budget_loss(const aq_sample *sample, const aq_projection *projectio
     return status;
 }
 
-/* The problem whose next step gains the most a column, of those that fit into `left`; -1: none. */
-static int64_t next_to_grow(const double *loss, int64_t n, const int *grid, int n_grid,
-                            const int *at, int64_t left) {
-    int64_t best = -1;
-    double best_gain = 0;
+/* Where a problem may go on to. */
+typedef struct {
+    int64_t problem; /* -1: nowhere */
+    int to;          /* place in the grid */
+    double gain;     /* loss taken away per column */
+} growth;
+
+/* The best of all that fit into `left` columns. */
+static growth best_growth(const double *loss, int64_t n, const int *grid, int n_grid, const int *at,
+                          int64_t left) {
+    growth best = {.problem = -1};
     for (int64_t i = 0; i < n; i++) {
         const double *row = loss + i * n_grid;
-        if (at[i] + 1 >= n_grid) continue;
-        const int step = grid[at[i] + 1] - grid[at[i]];
-        const double gain = (row[at[i]] - row[at[i] + 1]) / step;
-        if (step > left || (best >= 0 && gain <= best_gain)) continue;
-        best = i;
-        best_gain = gain;
+        for (int to = at[i] + 1; to < n_grid && grid[to] - grid[at[i]] <= left; to++) {
+            const double gain = (row[at[i]] - row[to]) / (grid[to] - grid[at[i]]);
+            if (best.problem < 0 || gain > best.gain) best = (growth){i, to, gain};
+        }
     }
     return best;
 }
@@ -149,10 +153,10 @@ aq_status aq_budget_deal(const double *loss, int64_t n, const int *grid, int n_g
     int *at = calloc((size_t)n, sizeof *at);
     int64_t left = n_col - n * grid[0];
     if (!at) return aq_fail(AQ_ERR_MEMORY, "no memory to deal budgets");
-    for (int64_t i = next_to_grow(loss, n, grid, n_grid, at, left); i >= 0;
-         i = next_to_grow(loss, n, grid, n_grid, at, left)) {
-        left -= grid[at[i] + 1] - grid[at[i]];
-        at[i]++;
+    for (growth g = best_growth(loss, n, grid, n_grid, at, left); g.problem >= 0;
+         g = best_growth(loss, n, grid, n_grid, at, left)) {
+        left -= grid[g.to] - grid[at[g.problem]];
+        at[g.problem] = g.to;
     }
     for (int64_t i = 0; i < n; i++)
         k[i] = (uint16_t)grid[at[i]];

@@ -20,9 +20,11 @@ int aq_budget_grid(int d_head, int grid[AQ_BUDGET_GRID]);
 aq_status aq_budget_loss(const aq_sample *sample, const aq_projection *projection, const int *grid,
                          int n_grid, double *loss);
 
-/* k[i] of n problems: all begin with grid[0] columns; then, again and again, the problem whose next
- * step takes the most loss away per column takes it, of equals the first, as long as a step fits
- * into n_col columns of all together. loss is [n, n_grid]. AQ_ERR_MEMORY. Local. */
+/* k[i] of n problems: all begin with grid[0] columns; then, again and again, the problem that can
+ * go on to a number of the grid with the most loss taken away per column does so, of equals the
+ * first, as long as that fits into n_col columns of all together. Looking beyond the next number, a
+ * step that helps little does not hide a larger one behind it. loss is [n, n_grid]. AQ_ERR_MEMORY.
+ * Local. */
 aq_status aq_budget_deal(const double *loss, int64_t n, const int *grid, int n_grid, int64_t n_col,
                          uint16_t *k);
 
