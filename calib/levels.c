@@ -27,9 +27,9 @@ static void code_range(int bits, const float *x, int n, float *out) {
     }
 }
 
-/* The best levels for a normal distribution, and between which they change (Max 1960). */
+/* The best levels for a normal distribution (Max 1960); the nearest one is taken. */
 static double normal_level(int bits, double z) {
-    const double size = bits == 1 ? 0.7979 : fabs(z) > 0.9816 ? 1.510 : 0.4528;
+    const double size = bits == 1 ? 0.7979 : fabs(z) > 0.9814 ? 1.510 : 0.4528;
     return z < 0 ? -size : size;
 }
 

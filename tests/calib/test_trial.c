@@ -133,11 +133,12 @@ static int64_t choose_by_mass(const look *l, const double *w, bool *chosen) {
     return n_far;
 }
 
+/* Tokens of one tile may have the same codes and so the same weight: the first ones go in. */
 static void choose_best(const look *l, const double *w, int64_t n_best, bool *chosen) {
     for (int64_t s = 0; s <= l->pos; s++) {
         int64_t before = 0;
         for (int64_t t = 0; t <= l->pos; t++)
-            before += !is_near(l, t) && w[t] > w[s];
+            before += !is_near(l, t) && (w[t] > w[s] || (w[t] == w[s] && t < s));
         chosen[s] = is_near(l, s) || before < n_best;
     }
 }
