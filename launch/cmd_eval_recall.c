@@ -56,7 +56,13 @@ static aq_status open_engine(recall_state *state) {
     char *beside = aq_program_projection_path(options->model);
     if (!beside) return aq_fail(AQ_ERR_MEMORY, "no memory for a file name");
     how.projection_path = options->projection ? options->projection : beside;
-    aq_status status = aq_comm_open_self(&state->self);
+    aq_status status = AQ_OK;
+    if (!options->projection && access(beside, F_OK) != 0)
+        status = aq_fail(AQ_ERR_IO,
+                         "eval recall needs a projection and there is no %s; make it with "
+                         "aqua-dist calibrate -m %s -f TEXT",
+                         beside, options->model);
+    if (status == AQ_OK) status = aq_comm_open_self(&state->self);
     if (status == AQ_OK) status = aq_engine_open(&how, state->self, &state->engine);
     free(beside);
     return status;

@@ -58,6 +58,19 @@ static void test_refused(void) {
     aq_test_fails(PARSE(&o, "aqua-dist", "tokenize", "--temp", "1"), AQ_ERR_USAGE, "--temp");
 }
 
+/* One spelling, two options: what calibrate is to make, and what a session is to use. */
+static void test_shared_spelling(void) {
+    aq_options o;
+    aq_test_ok(PARSE(&o, "aqua-dist", "calibrate", "--k-budget", "0.5", "--selector-bytes", "18"));
+    CU_ASSERT_TRUE(o.k_budget == 0.5 && o.selector_bytes == 18 && !o.use_k_budget);
+    aq_test_ok(PARSE(&o, "aqua-dist", "eval", "ppl", "--k-budget", "-c", "7"));
+    CU_ASSERT_TRUE(o.k_budget == 0 && o.use_k_budget && o.n_ctx == 7);
+    aq_test_ok(PARSE(&o, "aqua-dist", "eval", "recall", "--mass", "0.9", "-o", "x"));
+    CU_ASSERT_TRUE(o.command == AQ_CMD_EVAL_RECALL && o.mass == 0.9);
+    aq_test_fails(PARSE(&o, "aqua-dist", "eval", "recall", "--k-budget"), AQ_ERR_USAGE,
+                  "no option of this command");
+}
+
 static void test_environment(void) {
     aq_options o;
     setenv("AQUA_CTX_SIZE", "99", 1);
@@ -79,5 +92,6 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "commands", test_commands);
     CU_add_test(suite, "values", test_values);
     CU_add_test(suite, "refused", test_refused);
+    CU_add_test(suite, "one spelling of two commands", test_shared_spelling);
     CU_add_test(suite, "environment", test_environment);
 }
