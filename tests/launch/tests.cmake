@@ -13,6 +13,7 @@ if(NOT TARGET aq_bench)
 endif()
 aqua_add_test(launch bench_options LIBS aq_bench)
 aqua_add_test(launch statistics LIBS aq_bench)
+aqua_add_test(launch break_even LIBS aq_bench)
 
 add_test(NAME real_model COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/real_model
   $<TARGET_FILE:aqua-dist>)
