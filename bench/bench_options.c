@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/kv_type.h"
+
 #define DECODE AQ_BENCH_DECODE
 #define STRONG AQ_BENCH_STRONG
 #define BOTH   (DECODE | STRONG)
 
-typedef enum { FLAG, TEXT, INTEGER, REAL, LIST } option_kind;
+typedef enum { FLAG, TEXT, INTEGER, REAL, LIST, WAYS } option_kind;
 
 typedef struct {
     const char *brief, *name; /* brief may be "" */
@@ -22,18 +24,19 @@ typedef struct {
     const char *help;
 } option;
 
-#define AT(member) offsetof(aq_bench_options, member)
-#define TOKENS_MAX 1e9
+#define AT(member)  offsetof(aq_bench_options, member)
+#define TOKENS_MAX  1e9
+#define CACHE_TYPES "f32|bf16|q8|q6|q5|q5m|q4"
 
 static const option table[] = {
     {"-m", "--model", TEXT, AT(model), BOTH, "FILE", NULL, 0, 0, "model file (GGUF)"},
     {"", "--projection", TEXT, AT(projection), BOTH, "FILE", NULL, 0, 0,
-     "projection file, needed to measure aqua"},
+     "projection file, needed to measure aqua and select"},
     {"-f", "--file", TEXT, AT(file), BOTH, "FILE", NULL, 0, 0,
      "text whose tokens are prefilled and decoded"},
     {"-d", "--depth", LIST, AT(depths), DECODE, "N,N", "0,512", 0, TOKENS_MAX,
      "tokens of context in front of the decoded ones"},
-    {"-p", "--prefill", LIST, AT(prefills), DECODE, "N,N", NULL, 1, TOKENS_MAX,
+    {"-p", "--n-prompt", LIST, AT(prefills), DECODE, "N,N", NULL, 1, TOKENS_MAX,
      "prefill this many tokens and decode none"},
     {"-c", "--ctx-size", INTEGER, AT(n_ctx), STRONG, "N", "2048", 1, TOKENS_MAX,
      "tokens prefilled, the same for any number of ranks"},
@@ -47,12 +50,22 @@ static const option table[] = {
      "threads of each rank; 0: its share of the processors"},
     {"-b", "--batch-size", INTEGER, AT(n_batch), BOTH, "N", "2048", 1, TOKENS_MAX,
      "tokens of one prefill chunk, over all ranks"},
-    {"-ctk", "--cache-type-k", TEXT, AT(key_type), BOTH, "f32|bf16|q8|q6|q5|q5m|q4", "bf16", 0, 0,
-     "how keys are stored"},
-    {"-ctv", "--cache-type-v", TEXT, AT(value_type), BOTH, "f32|bf16|q8|q6|q5|q5m|q4", "bf16", 0, 0,
-     "how values are stored"},
-    {"", "--attn", TEXT, AT(attn), BOTH, "dense|aqua|dense,aqua", NULL, 0, 0,
-     "ways of attention; default: dense, and aqua if there is a --projection"},
+    {"-ctk", "--cache-type-k", TEXT, AT(key_type), BOTH, CACHE_TYPES, NULL, 0, 0,
+     "how keys are stored; default: q8 with select, else bf16"},
+    {"-ctv", "--cache-type-v", TEXT, AT(value_type), BOTH, CACHE_TYPES, NULL, 0, 0,
+     "how values are stored; default: q8 with select, else bf16"},
+    {"", "--attn", WAYS, AT(attn), BOTH, "WAY,WAY", NULL, 0, 0,
+     "ways of attention: dense, aqua, select; default: all with a --projection, else dense"},
+    {"", "--mass", REAL, AT(mass), BOTH, "X", "0.98", 1e-6, 1,
+     "select: share of the softmax that the chosen tokens hold"},
+    {"", "--sinks", INTEGER, AT(n_sink), BOTH, "N", "4", 0, TOKENS_MAX,
+     "select: first tokens, always chosen"},
+    {"", "--recent", INTEGER, AT(n_recent), BOTH, "N", "64", 0, TOKENS_MAX,
+     "select: newest tokens, always chosen"},
+    {"", "--selector", TEXT, AT(selector), BOTH, "LAYOUT", NULL, 0, 0,
+     "select: codes as columns x bits (16x4,32x2,16x1); default: the projection's"},
+    {"", "--prefill", TEXT, AT(prefill), BOTH, "dense|same", "dense", 0, 0,
+     "select: attention of the prefilled tokens themselves"},
     {"", "--k-ratio", REAL, AT(k_ratio), BOTH, "X", "0.75", 1e-6, 1,
      "aqua: share of dimensions that decide"},
     {"", "--s-ratio", REAL, AT(s_ratio), BOTH, "X", "1", 1e-6, 1,
@@ -112,6 +125,30 @@ static aq_status set_list(const option *o, const char *text, aq_bench_list *list
     }
 }
 
+/* The names that --attn takes, by aq_attn_mode. */
+static const char *const ways[] = {"dense", "aqua", "select"};
+
+#define N_WAY   (sizeof ways / sizeof ways[0])
+#define ANY_WAY ((1u << N_WAY) - 1)
+
+/* "dense,select": the bits of these. */
+static aq_status set_ways(const option *o, const char *text, unsigned *bits) {
+    *bits = 0;
+    for (const char *at = text;; at++) {
+        const size_t n = strcspn(at, ",");
+        size_t w = 0;
+        while (w < N_WAY && (strlen(ways[w]) != n || strncmp(ways[w], at, n) != 0))
+            w++;
+        if (w == N_WAY)
+            return aq_fail(AQ_ERR_USAGE,
+                           "%s takes dense, aqua and select, commas between, not \"%s\"", o->name,
+                           text);
+        *bits |= 1u << w;
+        at += n;
+        if (*at == '\0') return AQ_OK;
+    }
+}
+
 static aq_status set_number(const option *o, const char *text, char *member) {
     char *end = NULL;
     errno = 0;
@@ -136,6 +173,8 @@ static aq_status set(const option *o, const char *text, aq_bench_options *out) {
         return AQ_OK;
     case LIST:
         return set_list(o, text, (aq_bench_list *)(void *)member);
+    case WAYS:
+        return set_ways(o, text, (unsigned *)(void *)member);
     case TEXT:
         if (strchr(o->value, '|') && !is_choice(o->value, text))
             return aq_fail(AQ_ERR_USAGE, "%s %s: choose one of %s", o->name, text, o->value);
@@ -154,19 +193,27 @@ static const option *find(const char *word, unsigned command) {
     return NULL;
 }
 
+/* Checks what options say together. */
 static aq_status check(const aq_bench_options *options) {
+    const bool projects = options->attn & ~(1u << AQ_ATTN_DENSE);
+    aq_code_layout codes;
     if (!options->model) return aq_fail(AQ_ERR_USAGE, "give a model with -m");
     if (!options->file) return aq_fail(AQ_ERR_USAGE, "give a text with -f");
-    if (options->attn && strstr(options->attn, "aqua") && !options->projection)
-        return aq_fail(AQ_ERR_USAGE,
-                       "--attn %s needs a --projection; make one with aqua-dist "
-                       "calibrate",
-                       options->attn);
+    if (projects && !options->projection)
+        return aq_fail(AQ_ERR_USAGE, "aqua and select need a --projection; make one with aqua-dist "
+                                     "calibrate");
+    if (options->selector) AQ_TRY(aq_code_layout_parse(options->selector, &codes));
     for (int i = 0; i < options->ranks.n; i++)
         if (options->ranks.values[i] <= (i == 0 ? 0 : options->ranks.values[i - 1]) ||
             options->ranks.values[0] != 1)
             return aq_fail(AQ_ERR_USAGE, "--ranks must rise from 1, the base of every comparison");
     return AQ_OK;
+}
+
+/* Defaults that depend on the command or on other options. */
+static void fill_in(aq_bench_options *options) {
+    if (options->attn != 0) return;
+    options->attn = options->projection ? ANY_WAY : 1u << AQ_ATTN_DENSE;
 }
 
 aq_status aq_bench_options_parse(int argc, char **argv, aq_bench_options *out) {
@@ -192,6 +239,7 @@ aq_status aq_bench_options_parse(int argc, char **argv, aq_bench_options *out) {
         AQ_TRY(set(o, has_value ? argv[i + 1] : NULL, out));
         i += has_value;
     }
+    fill_in(out);
     return out->help ? AQ_OK : check(out);
 }
 

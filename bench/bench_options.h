@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "src/base/status.h"
+#include "src/session_options.h"
 
 typedef enum { AQ_BENCH_NONE = 0, AQ_BENCH_DECODE = 1, AQ_BENCH_STRONG = 2 } aq_bench_command;
 
@@ -29,10 +30,13 @@ typedef struct {
     int64_t n_ctx;          /* strong: tokens prefilled */
     int64_t n_decode, n_repeat;
     int64_t n_thread, n_batch;
-    const char *key_type, *value_type;
-    const char *attn;
+    const char *key_type, *value_type; /* NULL: as the way of attention has it */
+    unsigned attn;                     /* bit 1 << m for each aq_attn_mode m that is measured */
     double k_ratio, s_ratio;
     const char *rank_by;
+    double mass;
+    int64_t n_sink, n_recent;
+    const char *selector, *prefill;
     const char *format, *jsonl;
 } aq_bench_options;
 

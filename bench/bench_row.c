@@ -32,16 +32,26 @@ aq_status aq_bench_table_close(aq_bench_table *table) {
 
 void aq_bench_table_head(const aq_bench_table *table) {
     if (!table->markdown) return;
-    printf(
-        "| test | attn | keys | ranks | threads | t/s, mean ± sd | t/s, median | exchange | sent, "
-        "KiB/token | cache, MiB/rank |%s check |\n",
-        table->scaling ? " speed-up | efficiency | max delta |" : "");
-    printf("|---|---|---|--:|--:|--:|--:|--:|--:|--:|%s---|\n",
+    printf("| test | attn | keys | ranks | threads | t/s, mean ± sd | t/s, median | exchange | "
+           "sent, KiB/token | cache, MiB/rank | attended | moved, B |%s check |\n",
+           table->scaling ? " speed-up | efficiency | max delta |" : "");
+    printf("|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|%s---|\n",
            table->scaling ? "--:|--:|--:|" : "");
 }
 
 static const char *attn_name(const aq_lane *lane) {
-    return lane->options.attn == AQ_ATTN_AQUA ? "aqua" : "dense";
+    static const char *const names[] = {
+        [AQ_ATTN_DENSE] = "dense", [AQ_ATTN_AQUA] = "aqua", [AQ_ATTN_SELECT] = "select"};
+    return names[lane->options.attn];
+}
+
+/* The way and its main settings, for people. */
+static void write_way(const aq_lane *lane, char *out, size_t bytes) {
+    const aq_session_options *how = &lane->options;
+    snprintf(out, bytes, "%s", attn_name(lane));
+    if (how->attn == AQ_ATTN_AQUA)
+        snprintf(out, bytes, "aqua, k %.4g, s %.4g", how->k_ratio, how->s_ratio);
+    if (how->attn == AQ_ATTN_SELECT) snprintf(out, bytes, "select, mass %.4g", how->mass);
 }
 
 static double exchange_share(const aq_series *series) {
@@ -52,41 +62,54 @@ static double sent_per_token(const aq_series *series) {
     return (double)series->sent_bytes / (double)series->n_tok;
 }
 
+/* Of a count, per visible (query, token) pair; 0 if there was none. */
+static double per_pair(const aq_series *series, double n) {
+    return series->n_pair > 0 ? n / series->n_pair : 0;
+}
+
 static void print_markdown(const aq_bench_row *row, const aq_statistics *tps) {
     const aq_series *series = row->series;
-    const aq_session_options *how = &row->lane->options;
     char attn[64];
-    snprintf(attn, sizeof attn, "%s", attn_name(row->lane));
-    if (how->attn == AQ_ATTN_AQUA)
-        snprintf(attn, sizeof attn, "aqua, k %.4g, s %.4g", how->k_ratio, how->s_ratio);
+    write_way(row->lane, attn, sizeof attn);
     printf("| %s | %s | %s | %d | %d | %.2f ± %.2f | %.2f | %.1f %% | %.2f | %.2f |", row->test,
-           attn, aq_kv_type_name(how->key_type), row->engine->n_rank, row->engine->n_thread, tps->mean,
-           tps->sd, tps->median, 100 * exchange_share(series), sent_per_token(series) / 1024,
-           (double)row->lane->cache_bytes / 1048576.0);
+           attn, aq_kv_type_name(row->lane->options.key_type), row->engine->n_rank,
+           row->engine->n_thread, tps->mean, tps->sd, tps->median, 100 * exchange_share(series),
+           sent_per_token(series) / 1024, (double)row->lane->cache_bytes / 1048576.0);
+    printf(" %.1f %% | %.1f |", 100 * per_pair(series, series->n_attended),
+           per_pair(series, series->n_byte_moved));
     if (row->scaling)
         printf(" %.2f | %.0f %% | %.2g |", row->scaling->speedup, 100 * row->scaling->efficiency,
                row->scaling->max_delta);
     printf(" %s |\n", row->valid ? "valid" : "**INVALID**");
 }
 
+static void describe_select(aq_report *report, const aq_lane *lane) {
+    char text[64];
+    aq_report_text(report, "selector", aq_code_layout_text(&lane->codes, text, sizeof text));
+    aq_report_real(report, "mass_asked", lane->options.mass);
+    aq_report_int(report, "sinks", lane->options.n_sink);
+    aq_report_int(report, "recent", lane->options.n_recent);
+    aq_report_text(report, "prefill", lane->options.dense_prefill ? "dense" : "same");
+}
+
 static void describe_setting(aq_report *report, const aq_bench_table *table,
-                             const aq_bench_row *row) {
-    const aq_lane *lane = row->lane;
+                             const aq_engine_info *engine, const aq_lane *lane) {
     aq_report_int(report, "schema_version", AQ_BENCH_SCHEMA_VERSION);
     aq_report_text(report, "commit", AQUA_COMMIT);
     aq_report_text(report, "host", table->host);
     aq_report_text(report, "cpu", table->cpu);
-    aq_report_text(report, "isa", row->engine->isa);
-    aq_report_int(report, "ranks", row->engine->n_rank);
-    aq_report_int(report, "threads", row->engine->n_thread);
-    aq_report_text(report, "model", row->engine->name);
-    aq_report_int(report, "weights_bytes", row->engine->weights_bytes);
+    aq_report_text(report, "isa", engine->isa);
+    aq_report_int(report, "ranks", engine->n_rank);
+    aq_report_int(report, "threads", engine->n_thread);
+    aq_report_text(report, "model", engine->name);
+    aq_report_int(report, "weights_bytes", engine->weights_bytes);
     aq_report_text(report, "attn", attn_name(lane));
+    if (lane->options.attn != AQ_ATTN_DENSE) aq_report_text(report, "basis", engine->basis);
     if (lane->options.attn == AQ_ATTN_AQUA) {
-        aq_report_text(report, "basis", row->engine->basis);
         aq_report_real(report, "k_ratio", lane->options.k_ratio);
         aq_report_real(report, "s_ratio", lane->options.s_ratio);
     }
+    if (lane->options.attn == AQ_ATTN_SELECT) describe_select(report, lane);
     aq_report_text(report, "key_type", aq_kv_type_name(lane->options.key_type));
     aq_report_text(report, "value_type", aq_kv_type_name(lane->options.value_type));
 }
@@ -106,6 +129,8 @@ static void describe_result(aq_report *report, const aq_bench_row *row, const aq
     aq_report_real(report, "exchange_share", exchange_share(series));
     aq_report_real(report, "sent_bytes_per_token", sent_per_token(series));
     aq_report_int(report, "cache_bytes_per_rank", row->lane->cache_bytes);
+    aq_report_real(report, "attended", per_pair(series, series->n_attended));
+    aq_report_real(report, "bytes_moved", per_pair(series, series->n_byte_moved));
     if (row->scaling) {
         aq_report_real(report, "speedup", row->scaling->speedup);
         aq_report_real(report, "efficiency", row->scaling->efficiency);
@@ -124,14 +149,9 @@ static void to_one_line(char *text) {
     *to = '\0';
 }
 
-static aq_status print_json(const aq_bench_table *table, const aq_bench_row *row,
-                            const aq_statistics *tps) {
-    aq_report *report = NULL;
-    AQ_TRY(aq_report_open(&report));
-    describe_setting(report, table, row);
-    describe_result(report, row, tps);
+/* Writes a document, which may lack memory, as one line to where JSON lines go. */
+static aq_status print_line(const aq_bench_table *table, const aq_report *report) {
     char *text = aq_report_print(report);
-    aq_report_close(report);
     if (!text) return aq_fail(AQ_ERR_MEMORY, "no memory for a row");
     to_one_line(text);
     if (!table->markdown) printf("%s\n", text);
@@ -139,6 +159,22 @@ static aq_status print_json(const aq_bench_table *table, const aq_bench_row *row
     free(text);
     return failed ? aq_fail(AQ_ERR_IO, "cannot append to %s: %s", table->path, strerror(errno))
                   : AQ_OK;
+}
+
+static aq_status flush(void) {
+    if (fflush(stdout) == 0) return AQ_OK;
+    return aq_fail(AQ_ERR_IO, "cannot write to standard output");
+}
+
+static aq_status print_json(const aq_bench_table *table, const aq_bench_row *row,
+                            const aq_statistics *tps) {
+    aq_report *report = NULL;
+    AQ_TRY(aq_report_open(&report));
+    describe_setting(report, table, row->engine, row->lane);
+    describe_result(report, row, tps);
+    const aq_status status = print_line(table, report);
+    aq_report_close(report);
+    return status;
 }
 
 aq_status aq_bench_table_add(const aq_bench_table *table, const aq_bench_row *row) {
@@ -150,6 +186,5 @@ aq_status aq_bench_table_add(const aq_bench_table *table, const aq_bench_row *ro
     free(rates);
     if (table->markdown) print_markdown(row, &tps);
     if (!table->markdown || table->file) AQ_TRY(print_json(table, row, &tps));
-    if (fflush(stdout) != 0) return aq_fail(AQ_ERR_IO, "cannot write to standard output");
-    return AQ_OK;
+    return flush();
 }

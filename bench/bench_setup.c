@@ -72,15 +72,26 @@ int aq_bench_threads(const aq_bench_options *options, const aq_comm *world) {
     return n;
 }
 
+/* The cache type of that name, which was checked when the options were read. */
+static aq_kv_type cache_type(const char *name, aq_attn_mode attn) {
+    aq_kv_type type = attn == AQ_ATTN_SELECT ? AQ_KV_Q8 : AQ_KV_BF16;
+    if (name) aq_kv_type_parse(name, &type);
+    return type;
+}
+
 static aq_session_options session_options(const aq_bench_options *options, aq_attn_mode attn) {
     aq_session_options out = {.n_batch = options->n_batch,
                               .attn = attn,
                               .k_ratio = options->k_ratio,
                               .s_ratio = options->s_ratio,
-                              .rank_by = AQ_RANK_ENERGY};
-    /* The names were checked when the options were read. */
-    aq_kv_type_parse(options->key_type, &out.key_type);
-    aq_kv_type_parse(options->value_type, &out.value_type);
+                              .rank_by = AQ_RANK_ENERGY,
+                              .mass = options->mass,
+                              .n_sink = options->n_sink,
+                              .n_recent = options->n_recent,
+                              .dense_prefill = strcmp(options->prefill, "dense") == 0,
+                              .key_type = cache_type(options->key_type, attn),
+                              .value_type = cache_type(options->value_type, attn)};
+    if (options->selector) aq_code_layout_parse(options->selector, &out.codes);
     if (strcmp(options->rank_by, "magnitude") == 0) out.rank_by = AQ_RANK_MAGNITUDE;
     if (strcmp(options->rank_by, "static") == 0) out.rank_by = AQ_RANK_STATIC;
     return out;
@@ -88,17 +99,40 @@ static aq_session_options session_options(const aq_bench_options *options, aq_at
 
 aq_status aq_bench_open_lanes(const aq_bench_options *options, aq_bench_test *test, int64_t n_ctx,
                               aq_lane lanes[AQ_BENCH_LANES_MAX], int *n_lane) {
-    const char *attn = options->attn;
-    if (!attn) attn = options->projection ? "dense,aqua" : "dense";
+    static const aq_attn_mode modes[] = {AQ_ATTN_DENSE, AQ_ATTN_AQUA, AQ_ATTN_SELECT};
     *n_lane = 0;
     for (int i = 0; i < AQ_BENCH_LANES_MAX; i++) {
-        const aq_attn_mode mode = i == 0 ? AQ_ATTN_DENSE : AQ_ATTN_AQUA;
-        if (!strstr(attn, mode == AQ_ATTN_DENSE ? "dense" : "aqua")) continue;
-        const aq_session_options how = session_options(options, mode);
+        if (!(options->attn >> modes[i] & 1)) continue;
+        const aq_session_options how = session_options(options, modes[i]);
         AQ_TRY(aq_lane_open(test, &how, n_ctx, &lanes[*n_lane]));
         ++*n_lane;
     }
     return AQ_OK;
+}
+
+aq_status aq_bench_open(const aq_bench_options *options, aq_comm *world, int64_t n_ctx,
+                        aq_bench *out) {
+    *out = (aq_bench){.options = options, .world = world, .first = aq_comm_rank(world) == 0};
+    const int n_thread = aq_bench_threads(options, world);
+    AQ_TRY(aq_bench_read_ids(options, world, n_ctx, &out->ids));
+    AQ_TRY(aq_bench_open_engine(options, world, n_thread, &out->engine));
+    AQ_TRY(aq_bench_test_open(world, out->engine, (int)options->n_repeat, &out->test));
+    out->test.ids = out->ids;
+    AQ_TRY(aq_bench_open_lanes(options, &out->test, n_ctx, out->lanes, &out->n_lane));
+    aq_status opened = AQ_OK;
+    if (out->first) opened = aq_bench_table_open(options, aq_comm_host(world), &out->table);
+    AQ_TRY(aq_comm_agree(world, opened));
+    if (out->first) aq_bench_table_head(&out->table);
+    return AQ_OK;
+}
+
+void aq_bench_close(aq_bench *bench) {
+    if (bench->table.file) fclose(bench->table.file);
+    for (int i = 0; i < bench->n_lane; i++)
+        aq_lane_close(&bench->lanes[i]);
+    aq_bench_test_close(&bench->test);
+    aq_engine_close(bench->engine);
+    free(bench->ids);
 }
 
 aq_status aq_bench_step(aq_comm *world, aq_status status) {

@@ -3,9 +3,29 @@
 #define AQ_BENCH_BENCH_SETUP_H
 
 #include "bench/bench_options.h"
+#include "bench/bench_row.h"
 #include "bench/measure.h"
 
-#define AQ_BENCH_LANES_MAX 2
+#define AQ_BENCH_LANES_MAX 3
+
+/* A benchmark of all ranks: everything it measures with. */
+typedef struct {
+    const aq_bench_options *options;
+    aq_comm *world;
+    bool first; /* rank 0, which talks to the user */
+    aq_engine *engine;
+    int32_t *ids;
+    aq_bench_test test;
+    aq_lane lanes[AQ_BENCH_LANES_MAX];
+    int n_lane;
+    aq_bench_table table; /* rank 0 only */
+} aq_bench;
+
+/* Opens all of it with room for the first n_ctx tokens of the text and prints the table's head.
+ * The caller closes it, also on failure. Collective. */
+aq_status aq_bench_open(const aq_bench_options *options, aq_comm *world, int64_t n_ctx,
+                        aq_bench *out);
+void aq_bench_close(aq_bench *bench);
 
 /* The first n ids of the text, with a BOS in front if the model wants one, read on rank 0 and
  * shared. Fresh memory. AQ_ERR_USAGE if the text is shorter. Collective. */

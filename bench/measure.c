@@ -5,10 +5,12 @@
 #include <string.h>
 
 #include "src/base/clock.h"
+#include "src/model/projection_file.h"
 
 /* What one rank tells of one timed phase: plain integers, gathered in one message. */
 typedef struct {
     int64_t wall_ns, exchange_ns, sent_bytes, cache_bytes;
+    int64_t n_pair, n_attended, n_byte_moved;
 } share;
 
 #define N_SHARE ((int64_t)(sizeof(share) / sizeof(int64_t)))
@@ -44,8 +46,15 @@ aq_status aq_lane_open(aq_bench_test *test, const aq_session_options *options, i
         status = aq_fail(AQ_ERR_MEMORY, "no memory for the measurements");
     status = aq_comm_agree(test->comm, status);
     if (status == AQ_OK) status = aq_session_open(test->engine, &out->options, &out->session);
-    if (status != AQ_OK) aq_lane_close(out);
-    return status;
+    if (status != AQ_OK) {
+        aq_lane_close(out);
+        return status;
+    }
+    if (options->attn != AQ_ATTN_SELECT) return AQ_OK;
+    out->codes = options->codes;
+    if (out->codes.n_segment == 0)
+        out->codes = aq_projection_codes(aq_engine_projection(test->engine));
+    return AQ_OK;
 }
 
 void aq_lane_close(aq_lane *lane) {
@@ -92,16 +101,24 @@ static aq_status begin_phase(const aq_bench_test *test, const aq_lane *lane, mar
     return AQ_OK;
 }
 
+/* What this rank has done since the mark. */
+static share share_since(const aq_lane *lane, const mark *from, int64_t wall_ns) {
+    const aq_session_stats after = aq_session_describe(lane->session), *before = &from->before;
+    return (share){.wall_ns = wall_ns,
+                   .exchange_ns = after.exchange_ns - before->exchange_ns,
+                   .sent_bytes = after.sent_bytes - before->sent_bytes,
+                   .cache_bytes = after.key_bytes + after.value_bytes + after.selector_bytes,
+                   .n_pair = after.n_pair - before->n_pair,
+                   .n_attended = after.n_attended - before->n_attended,
+                   .n_byte_moved = after.n_byte_moved - before->n_byte_moved};
+}
+
 /* Stops the clock, hears what the other ranks took, and adds a sample unless `warming`. */
 static aq_status end_phase(const aq_bench_test *test, aq_lane *lane, const mark *from,
                            aq_series *series, bool warming) {
     const int64_t wall_ns = aq_clock_ns() - from->start_ns;
-    const aq_session_stats after = aq_session_describe(lane->session);
     const int n_rank = aq_comm_size(test->comm);
-    const share mine = {.wall_ns = wall_ns,
-                        .exchange_ns = after.exchange_ns - from->before.exchange_ns,
-                        .sent_bytes = after.sent_bytes - from->before.sent_bytes,
-                        .cache_bytes = after.key_bytes + after.value_bytes};
+    const share mine = share_since(lane, from, wall_ns);
     AQ_TRY(aq_comm_allgather_i64(test->comm, (const int64_t *)&mine, N_SHARE, test->shares));
     if (warming) return AQ_OK;
 
@@ -113,6 +130,9 @@ static aq_status end_phase(const aq_bench_test *test, aq_lane *lane, const mark 
         if (all[r].cache_bytes > lane->cache_bytes) lane->cache_bytes = all[r].cache_bytes;
         series->wall_s += (double)all[r].wall_ns * 1e-9 / n_rank;
         series->exchange_s += (double)all[r].exchange_ns * 1e-9 / n_rank;
+        series->n_pair += (double)all[r].n_pair;
+        series->n_attended += (double)all[r].n_attended;
+        series->n_byte_moved += (double)all[r].n_byte_moved;
     }
     series->seconds[series->n_sample++] = (double)slowest_ns * 1e-9;
     return AQ_OK;

@@ -19,6 +19,8 @@ typedef struct {
     double wall_s;      /* sums over repetitions of the mean over ranks: all, */
     double exchange_s;  /* and in exchanges, waiting for slower ranks included */
     int64_t sent_bytes; /* most that any rank put on the wire in one repetition */
+    /* What attention read, sums over repetitions and ranks of the same in aq_session_stats. */
+    double n_pair, n_attended, n_byte_moved;
 } aq_series;
 
 /* One way of attention under measurement. */
@@ -26,10 +28,12 @@ typedef struct {
     aq_session *session;
     aq_session_options options;
     aq_series prefill, decode;
-    int64_t cache_bytes; /* of the tokens held at the end of a repetition, most of any rank */
-    uint64_t bits;       /* hash of the last logits of the first repetition, this rank's */
-    bool seen;           /* whether there was one */
-    bool valid;          /* logits finite, and of the same bits in every repetition, on all ranks */
+    aq_code_layout codes; /* of the selector, of select alone */
+    int64_t cache_bytes;  /* of the tokens held at the end of a repetition, the selector's codes
+                             included, most of any rank */
+    uint64_t bits;        /* hash of the last logits of the first repetition, this rank's */
+    bool seen;            /* whether there was one */
+    bool valid; /* logits finite, and of the same bits in every repetition, on all ranks */
 } aq_lane;
 
 /* What all lanes of a measurement share. */

@@ -5,7 +5,11 @@
 
 #include "tests/support/suite.h"
 
-#define ARGV_MAX 16
+#define ARGV_MAX 24
+
+#define DENSE  (1u << AQ_ATTN_DENSE)
+#define AQUA   (1u << AQ_ATTN_AQUA)
+#define SELECT (1u << AQ_ATTN_SELECT)
 
 /* Splits "decode -m x" at its spaces, in place, behind the program's name. */
 static aq_status parse(char *line, aq_bench_options *out) {
@@ -29,7 +33,55 @@ static void test_decode(void) {
     CU_ASSERT_EQUAL(options.n_repeat, 5);
     CU_ASSERT_EQUAL(options.k_ratio, 0.5);
     CU_ASSERT_STRING_EQUAL(options.key_type, "f32");
-    CU_ASSERT_STRING_EQUAL(options.value_type, "bf16");
+    CU_ASSERT_PTR_NULL(options.value_type);
+    CU_ASSERT_EQUAL(options.attn, DENSE);
+}
+
+static void test_select(void) {
+    char line[] = "decode -m a.gguf -f t.txt --projection p --mass 0.9 --sinks 0 --recent 128 "
+                  "--selector 8x4,8x1 --prefill same -ctv q5";
+    aq_bench_options options;
+    if (!aq_test_ok(parse(line, &options))) return;
+    CU_ASSERT_EQUAL(options.attn, DENSE | AQUA | SELECT);
+    CU_ASSERT_EQUAL(options.mass, 0.9);
+    CU_ASSERT_EQUAL(options.n_sink, 0);
+    CU_ASSERT_EQUAL(options.n_recent, 128);
+    CU_ASSERT_STRING_EQUAL(options.selector, "8x4,8x1");
+    CU_ASSERT_STRING_EQUAL(options.prefill, "same");
+    CU_ASSERT_PTR_NULL(options.key_type);
+    CU_ASSERT_STRING_EQUAL(options.value_type, "q5");
+}
+
+static void test_select_defaults(void) {
+    char line[] = "strong -m a.gguf -f t.txt --projection p";
+    aq_bench_options options;
+    if (!aq_test_ok(parse(line, &options))) return;
+    CU_ASSERT_EQUAL(options.mass, 0.98);
+    CU_ASSERT_EQUAL(options.n_sink, 4);
+    CU_ASSERT_EQUAL(options.n_recent, 64);
+    CU_ASSERT_PTR_NULL(options.selector);
+    CU_ASSERT_STRING_EQUAL(options.prefill, "dense");
+}
+
+/* Any of the ways, in any order. */
+static void test_ways(void) {
+    static const struct {
+        const char *attn;
+        unsigned ways;
+    } cases[] = {
+        {"dense", DENSE},
+        {"select", SELECT},
+        {"aqua,dense", DENSE | AQUA},
+        {"select,dense", DENSE | SELECT},
+        {"dense,aqua,select", DENSE | AQUA | SELECT},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char line[128];
+        aq_bench_options options;
+        snprintf(line, sizeof line, "decode -m m -f t --projection p --attn %s", cases[i].attn);
+        if (!aq_test_ok(parse(line, &options))) continue;
+        CU_ASSERT_EQUAL(options.attn, cases[i].ways);
+    }
 }
 
 static void test_strong(void) {
@@ -69,7 +121,15 @@ static void test_refusals(void) {
         {"decode -m m -f t --k-ratio nan", "--k-ratio takes"},
         {"decode -m m -f t --k-ratio 1.5", "--k-ratio takes"},
         {"decode -m m -f t -ctk f16", "choose one of f32|bf16"},
-        {"decode -m m -f t --attn aqua", "needs a --projection"},
+        {"decode -m m -f t --attn aqua", "need a --projection"},
+        {"decode -m m -f t --attn dense,select", "need a --projection"},
+        {"decode -m m -f t --attn sparse", "--attn takes dense, aqua"},
+        {"decode -m m -f t --attn dense,", "--attn takes dense, aqua"},
+        {"decode -m m -f t --attn densely", "--attn takes dense, aqua"},
+        {"decode -m m -f t --mass 0", "--mass takes"},
+        {"decode -m m -f t --sinks -1", "--sinks takes"},
+        {"decode -m m -f t --selector 8x7", "layout"},
+        {"decode -m m -f t --prefill select", "choose one of dense|same"},
         {"strong -m m -f t --ranks 2,4", "must rise from 1"},
         {"strong -m m -f t --ranks 1,4,4", "must rise from 1"},
     };
@@ -84,6 +144,9 @@ static void test_refusals(void) {
 
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "decode", test_decode);
+    CU_add_test(suite, "select", test_select);
+    CU_add_test(suite, "defaults of select", test_select_defaults);
+    CU_add_test(suite, "ways of attention", test_ways);
     CU_add_test(suite, "strong", test_strong);
     CU_add_test(suite, "help", test_help);
     CU_add_test(suite, "refusals", test_refusals);
