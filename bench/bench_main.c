@@ -8,8 +8,14 @@ static aq_status run(const aq_bench_options *options, aq_comm *world, bool *vali
         if (aq_comm_rank(world) == 0) aq_bench_options_help(options, stdout);
         return AQ_OK;
     }
-    return options->command == AQ_BENCH_STRONG ? aq_bench_strong(options, world, valid)
-                                               : aq_bench_decode(options, world, valid);
+    switch (options->command) {
+    case AQ_BENCH_STRONG:
+        return aq_bench_strong(options, world, valid);
+    case AQ_BENCH_BREAKEVEN:
+        return aq_bench_breakeven(options, world, valid);
+    default:
+        return aq_bench_decode(options, world, valid);
+    }
 }
 
 int main(int argc, char **argv) {

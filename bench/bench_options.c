@@ -9,7 +9,9 @@
 
 #define DECODE AQ_BENCH_DECODE
 #define STRONG AQ_BENCH_STRONG
+#define EVEN   AQ_BENCH_BREAKEVEN
 #define BOTH   (DECODE | STRONG)
+#define ALL    (BOTH | EVEN)
 
 typedef enum { FLAG, TEXT, INTEGER, REAL, LIST, WAYS } option_kind;
 
@@ -29,10 +31,10 @@ typedef struct {
 #define CACHE_TYPES "f32|bf16|q8|q6|q5|q5m|q4"
 
 static const option table[] = {
-    {"-m", "--model", TEXT, AT(model), BOTH, "FILE", NULL, 0, 0, "model file (GGUF)"},
-    {"", "--projection", TEXT, AT(projection), BOTH, "FILE", NULL, 0, 0,
+    {"-m", "--model", TEXT, AT(model), ALL, "FILE", NULL, 0, 0, "model file (GGUF)"},
+    {"", "--projection", TEXT, AT(projection), ALL, "FILE", NULL, 0, 0,
      "projection file, needed to measure aqua and select"},
-    {"-f", "--file", TEXT, AT(file), BOTH, "FILE", NULL, 0, 0,
+    {"-f", "--file", TEXT, AT(file), ALL, "FILE", NULL, 0, 0,
      "text whose tokens are prefilled and decoded"},
     {"-d", "--depth", LIST, AT(depths), DECODE, "N,N", "0,512", 0, TOKENS_MAX,
      "tokens of context in front of the decoded ones"},
@@ -42,40 +44,44 @@ static const option table[] = {
      "tokens prefilled, the same for any number of ranks"},
     {"", "--ranks", LIST, AT(ranks), STRONG, "N,N", NULL, 1, 1e6,
      "numbers of ranks, rising from 1; default: 1 to all"},
-    {"-n", "--n-gen", INTEGER, AT(n_decode), BOTH, "N", "32", 1, 1e6,
+    {"", "--lengths", LIST, AT(lengths), EVEN, "N,N", "64,128,256,512,1024,2048", 1, TOKENS_MAX,
+     "rising numbers of tokens in front of the decoded ones"},
+    {"", "--store", FLAG, AT(store), EVEN, NULL, NULL, 0, 0,
+     "write the break-even of aqua and select into the projection file"},
+    {"-n", "--n-gen", INTEGER, AT(n_decode), ALL, "N", "32", 1, 1e6,
      "tokens decoded in one repetition"},
-    {"-r", "--repetitions", INTEGER, AT(n_repeat), BOTH, "N", "5", 1, 10000,
+    {"-r", "--repetitions", INTEGER, AT(n_repeat), ALL, "N", "5", 1, 10000,
      "timed repetitions, after one that is not timed"},
-    {"-t", "--threads", INTEGER, AT(n_thread), BOTH, "N", "0", 0, 1024,
+    {"-t", "--threads", INTEGER, AT(n_thread), ALL, "N", "0", 0, 1024,
      "threads of each rank; 0: its share of the processors"},
-    {"-b", "--batch-size", INTEGER, AT(n_batch), BOTH, "N", "2048", 1, TOKENS_MAX,
+    {"-b", "--batch-size", INTEGER, AT(n_batch), ALL, "N", "2048", 1, TOKENS_MAX,
      "tokens of one prefill chunk, over all ranks"},
-    {"-ctk", "--cache-type-k", TEXT, AT(key_type), BOTH, CACHE_TYPES, NULL, 0, 0,
+    {"-ctk", "--cache-type-k", TEXT, AT(key_type), ALL, CACHE_TYPES, NULL, 0, 0,
      "how keys are stored; default: q8 with select, else bf16"},
-    {"-ctv", "--cache-type-v", TEXT, AT(value_type), BOTH, CACHE_TYPES, NULL, 0, 0,
+    {"-ctv", "--cache-type-v", TEXT, AT(value_type), ALL, CACHE_TYPES, NULL, 0, 0,
      "how values are stored; default: q8 with select, else bf16"},
     {"", "--attn", WAYS, AT(attn), BOTH, "WAY,WAY", NULL, 0, 0,
      "ways of attention: dense, aqua, select; default: all with a --projection, else dense"},
-    {"", "--mass", REAL, AT(mass), BOTH, "X", "0.98", 1e-6, 1,
+    {"", "--mass", REAL, AT(mass), ALL, "X", "0.98", 1e-6, 1,
      "select: share of the softmax that the chosen tokens hold"},
-    {"", "--sinks", INTEGER, AT(n_sink), BOTH, "N", "4", 0, TOKENS_MAX,
+    {"", "--sinks", INTEGER, AT(n_sink), ALL, "N", "4", 0, TOKENS_MAX,
      "select: first tokens, always chosen"},
-    {"", "--recent", INTEGER, AT(n_recent), BOTH, "N", "64", 0, TOKENS_MAX,
+    {"", "--recent", INTEGER, AT(n_recent), ALL, "N", "64", 0, TOKENS_MAX,
      "select: newest tokens, always chosen"},
-    {"", "--selector", TEXT, AT(selector), BOTH, "LAYOUT", NULL, 0, 0,
+    {"", "--selector", TEXT, AT(selector), ALL, "LAYOUT", NULL, 0, 0,
      "select: codes as columns x bits (16x4,32x2,16x1); default: the projection's"},
-    {"", "--prefill", TEXT, AT(prefill), BOTH, "dense|same", "dense", 0, 0,
+    {"", "--prefill", TEXT, AT(prefill), ALL, "dense|same", "dense", 0, 0,
      "select: attention of the prefilled tokens themselves"},
-    {"", "--k-ratio", REAL, AT(k_ratio), BOTH, "X", "0.75", 1e-6, 1,
+    {"", "--k-ratio", REAL, AT(k_ratio), ALL, "X", "0.75", 1e-6, 1,
      "aqua: share of dimensions that decide"},
-    {"", "--s-ratio", REAL, AT(s_ratio), BOTH, "X", "1", 1e-6, 1,
+    {"", "--s-ratio", REAL, AT(s_ratio), ALL, "X", "1", 1e-6, 1,
      "aqua: share of key columns stored at all"},
-    {"", "--rank-by", TEXT, AT(rank_by), BOTH, "magnitude|energy|static", "energy", 0, 0,
+    {"", "--rank-by", TEXT, AT(rank_by), ALL, "magnitude|energy|static", "energy", 0, 0,
      "aqua: abs(q), abs(q) times the column's spread, or the leading ones"},
-    {"-o", "--output", TEXT, AT(format), BOTH, "md|jsonl", "md", 0, 0,
+    {"-o", "--output", TEXT, AT(format), ALL, "md|jsonl", "md", 0, 0,
      "on stdout: a Markdown table, or JSON lines"},
-    {"", "--jsonl", TEXT, AT(jsonl), BOTH, "FILE", NULL, 0, 0, "append the JSON lines to a file"},
-    {"-h", "--help", FLAG, AT(help), BOTH, NULL, NULL, 0, 0, "this text"},
+    {"", "--jsonl", TEXT, AT(jsonl), ALL, "FILE", NULL, 0, 0, "append the JSON lines to a file"},
+    {"-h", "--help", FLAG, AT(help), ALL, NULL, NULL, 0, 0, "this text"},
 };
 
 #define N_OPTION ((int)(sizeof table / sizeof table[0]))
@@ -89,6 +95,8 @@ static const struct {
      "Times prefill and decode at several depths of context, ways of attention taking turns."},
     {"strong", AQ_BENCH_STRONG,
      "Times one context on 1, 2, ... of the ranks, after checking each against one rank."},
+    {"breakeven", AQ_BENCH_BREAKEVEN,
+     "Finds the length of context from which aqua and select decode faster than dense."},
 };
 
 #define N_COMMAND ((int)(sizeof commands / sizeof commands[0]))
@@ -193,6 +201,17 @@ static const option *find(const char *word, unsigned command) {
     return NULL;
 }
 
+static aq_status check_lists(const aq_bench_options *options) {
+    const aq_bench_list *ranks = &options->ranks, *lengths = &options->lengths;
+    for (int i = 0; i < ranks->n; i++)
+        if (ranks->values[i] <= (i == 0 ? 0 : ranks->values[i - 1]) || ranks->values[0] != 1)
+            return aq_fail(AQ_ERR_USAGE, "--ranks must rise from 1, the base of every comparison");
+    for (int i = 1; i < lengths->n; i++)
+        if (lengths->values[i] <= lengths->values[i - 1])
+            return aq_fail(AQ_ERR_USAGE, "--lengths must rise");
+    return AQ_OK;
+}
+
 /* Checks what options say together. */
 static aq_status check(const aq_bench_options *options) {
     const bool projects = options->attn & ~(1u << AQ_ATTN_DENSE);
@@ -203,17 +222,14 @@ static aq_status check(const aq_bench_options *options) {
         return aq_fail(AQ_ERR_USAGE, "aqua and select need a --projection; make one with aqua-dist "
                                      "calibrate");
     if (options->selector) AQ_TRY(aq_code_layout_parse(options->selector, &codes));
-    for (int i = 0; i < options->ranks.n; i++)
-        if (options->ranks.values[i] <= (i == 0 ? 0 : options->ranks.values[i - 1]) ||
-            options->ranks.values[0] != 1)
-            return aq_fail(AQ_ERR_USAGE, "--ranks must rise from 1, the base of every comparison");
-    return AQ_OK;
+    return check_lists(options);
 }
 
 /* Defaults that depend on the command or on other options. */
 static void fill_in(aq_bench_options *options) {
     if (options->attn != 0) return;
-    options->attn = options->projection ? ANY_WAY : 1u << AQ_ATTN_DENSE;
+    const bool all = options->projection || options->command == AQ_BENCH_BREAKEVEN;
+    options->attn = all ? ANY_WAY : 1u << AQ_ATTN_DENSE;
 }
 
 aq_status aq_bench_options_parse(int argc, char **argv, aq_bench_options *out) {
@@ -228,7 +244,8 @@ aq_status aq_bench_options_parse(int argc, char **argv, aq_bench_options *out) {
     for (int i = 0; i < N_COMMAND; i++)
         if (strcmp(commands[i].name, word) == 0) out->command = commands[i].command;
     if (out->command == AQ_BENCH_NONE)
-        return aq_fail(AQ_ERR_USAGE, "\"%s\" is no benchmark; choose decode or strong", word);
+        return aq_fail(AQ_ERR_USAGE, "\"%s\" is no benchmark; choose decode, strong or breakeven",
+                       word);
     for (int i = 2; i < argc; i++) {
         const option *o = find(argv[i], out->command);
         if (!o)
@@ -248,7 +265,7 @@ void aq_bench_options_help(const aq_bench_options *options, FILE *to) {
             "usage: mpirun -n RANKS aqua-dist-bench COMMAND -m MODEL -f TEXTFILE [options]\n\n");
     for (int i = 0; i < N_COMMAND; i++)
         if (!options->command || options->command == commands[i].command)
-            fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].what);
+            fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].what);
     if (options->command == AQ_BENCH_NONE)
         fprintf(to, "\naqua-dist-bench COMMAND --help lists the options.\n");
     for (int i = 0; i < N_OPTION; i++) {

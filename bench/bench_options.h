@@ -9,7 +9,12 @@
 #include "src/base/status.h"
 #include "src/session_options.h"
 
-typedef enum { AQ_BENCH_NONE = 0, AQ_BENCH_DECODE = 1, AQ_BENCH_STRONG = 2 } aq_bench_command;
+typedef enum {
+    AQ_BENCH_NONE = 0,
+    AQ_BENCH_DECODE = 1,
+    AQ_BENCH_STRONG = 2,
+    AQ_BENCH_BREAKEVEN = 4
+} aq_bench_command;
 
 #define AQ_BENCH_LIST_MAX 64
 
@@ -27,6 +32,8 @@ typedef struct {
     aq_bench_list depths;   /* decode: context in front of the decoded tokens */
     aq_bench_list prefills; /* decode: lengths of which only the prefill is timed */
     aq_bench_list ranks;    /* strong */
+    aq_bench_list lengths;  /* breakeven: context in front of the decoded tokens */
+    bool store;             /* breakeven: into the projection file */
     int64_t n_ctx;          /* strong: tokens prefilled */
     int64_t n_decode, n_repeat;
     int64_t n_thread, n_batch;

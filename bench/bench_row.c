@@ -1,6 +1,7 @@
 #include "bench/bench_row.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@ aq_status aq_bench_table_open(const aq_bench_options *options, const char *host,
                               aq_bench_table *out) {
     *out = (aq_bench_table){.markdown = strcmp(options->format, "md") == 0,
                             .scaling = options->command == AQ_BENCH_STRONG,
+                            .ratio = options->command == AQ_BENCH_BREAKEVEN,
                             .path = options->jsonl,
                             .host = host};
     aq_machine_cpu(out->cpu, sizeof out->cpu);
@@ -33,10 +35,11 @@ aq_status aq_bench_table_close(aq_bench_table *table) {
 void aq_bench_table_head(const aq_bench_table *table) {
     if (!table->markdown) return;
     printf("| test | attn | keys | ranks | threads | t/s, mean ± sd | t/s, median | exchange | "
-           "sent, KiB/token | cache, MiB/rank | attended | moved, B |%s check |\n",
-           table->scaling ? " speed-up | efficiency | max delta |" : "");
-    printf("|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|%s---|\n",
-           table->scaling ? "--:|--:|--:|" : "");
+           "sent, KiB/token | cache, MiB/rank | attended | moved, B |%s%s check |\n",
+           table->scaling ? " speed-up | efficiency | max delta |" : "",
+           table->ratio ? " time over dense's, median (range) |" : "");
+    printf("|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|%s%s---|\n",
+           table->scaling ? "--:|--:|--:|" : "", table->ratio ? "--:|" : "");
 }
 
 static const char *attn_name(const aq_lane *lane) {
@@ -80,6 +83,8 @@ static void print_markdown(const aq_bench_row *row, const aq_statistics *tps) {
     if (row->scaling)
         printf(" %.2f | %.0f %% | %.2g |", row->scaling->speedup, 100 * row->scaling->efficiency,
                row->scaling->max_delta);
+    if (row->ratio)
+        printf(" %.3f (%.3f to %.3f) |", row->ratio->median, row->ratio->least, row->ratio->most);
     printf(" %s |\n", row->valid ? "valid" : "**INVALID**");
 }
 
@@ -137,6 +142,11 @@ static void describe_result(aq_report *report, const aq_bench_row *row, const aq
         aq_report_real(report, "max_delta", row->scaling->max_delta);
         aq_report_real(report, "tolerance", row->scaling->tolerance);
     }
+    if (row->ratio) {
+        aq_report_real(report, "ratio_median", row->ratio->median);
+        aq_report_real(report, "ratio_least", row->ratio->least);
+        aq_report_real(report, "ratio_most", row->ratio->most);
+    }
     aq_report_int(report, "valid", row->valid);
 }
 
@@ -186,5 +196,34 @@ aq_status aq_bench_table_add(const aq_bench_table *table, const aq_bench_row *ro
     free(rates);
     if (table->markdown) print_markdown(row, &tps);
     if (!table->markdown || table->file) AQ_TRY(print_json(table, row, &tps));
+    return flush();
+}
+
+static aq_status conclude_json(const aq_bench_table *table, const aq_engine_info *engine,
+                               const aq_lane *lane, int64_t break_even, int64_t longest) {
+    aq_report *report = NULL;
+    AQ_TRY(aq_report_open(&report));
+    describe_setting(report, table, engine, lane);
+    aq_report_text(report, "test", "breakeven");
+    if (break_even < INT64_MAX)
+        aq_report_int(report, "break_even", break_even);
+    else
+        aq_report_text(report, "break_even", NULL);
+    aq_report_int(report, "longest", longest);
+    const aq_status status = print_line(table, report);
+    aq_report_close(report);
+    return status;
+}
+
+aq_status aq_bench_table_conclude(const aq_bench_table *table, const aq_engine_info *engine,
+                                  const aq_lane *lane, int64_t break_even, int64_t longest) {
+    char way[64];
+    write_way(lane, way, sizeof way);
+    if (table->markdown && break_even < INT64_MAX)
+        printf("\n%s: faster than dense from %" PRId64 " tokens on\n", way, break_even);
+    else if (table->markdown)
+        printf("\n%s: never up to %" PRId64 " tokens\n", way, longest);
+    if (!table->markdown || table->file)
+        AQ_TRY(conclude_json(table, engine, lane, break_even, longest));
     return flush();
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "bench/bench_options.h"
+#include "bench/break_even.h"
 #include "bench/measure.h"
 
 /* Version of the JSON lines: raised when a key changes its meaning or goes. */
@@ -26,12 +27,14 @@ typedef struct {
     int64_t depth;    /* tokens in front of the measured ones */
     bool valid;
     const aq_bench_scaling *scaling; /* NULL outside `strong` */
+    const aq_bench_ratio *ratio;     /* time over dense's; NULL outside `breakeven` */
 } aq_bench_row;
 
 /* Where rows go, on the rank that talks to the user. */
 typedef struct {
     bool markdown; /* on stdout; else JSON lines */
     bool scaling;  /* columns of `strong` */
+    bool ratio;    /* column of `breakeven` */
     FILE *file;    /* JSON lines as well; NULL: none */
     const char *path, *host;
     char cpu[128];
@@ -49,5 +52,10 @@ void aq_bench_table_head(const aq_bench_table *table);
 
 /* Prints and writes one row. AQ_ERR_IO, AQ_ERR_MEMORY. Local. */
 aq_status aq_bench_table_add(const aq_bench_table *table, const aq_bench_row *row);
+
+/* Prints and writes where the way of a lane breaks even (aq_break_even), having been measured up to
+ * the length `longest`. Errors as aq_bench_table_add. Local. */
+aq_status aq_bench_table_conclude(const aq_bench_table *table, const aq_engine_info *engine,
+                                  const aq_lane *lane, int64_t break_even, int64_t longest);
 
 #endif

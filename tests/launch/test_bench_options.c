@@ -84,6 +84,22 @@ static void test_ways(void) {
     }
 }
 
+static void test_breakeven(void) {
+    char line[] = "breakeven -m a.gguf -f t.txt --projection p --lengths 64,100,4096 --store";
+    char plain[] = "breakeven -m a.gguf -f t.txt --projection p";
+    aq_bench_options options;
+    if (!aq_test_ok(parse(line, &options))) return;
+    CU_ASSERT_EQUAL(options.command, AQ_BENCH_BREAKEVEN);
+    CU_ASSERT_EQUAL(options.attn, DENSE | AQUA | SELECT);
+    CU_ASSERT_EQUAL(options.lengths.n, 3);
+    CU_ASSERT_EQUAL(options.lengths.values[2], 4096);
+    CU_ASSERT_TRUE(options.store);
+    CU_ASSERT_EQUAL(options.k_ratio, 0.75);
+    if (!aq_test_ok(parse(plain, &options))) return;
+    CU_ASSERT_EQUAL(options.lengths.values[0], 64);
+    CU_ASSERT_FALSE(options.store);
+}
+
 static void test_strong(void) {
     char line[] = "strong -m a.gguf -f t.txt -c 4096 --ranks 1,2,5";
     aq_bench_options options;
@@ -130,6 +146,11 @@ static void test_refusals(void) {
         {"decode -m m -f t --sinks -1", "--sinks takes"},
         {"decode -m m -f t --selector 8x7", "layout"},
         {"decode -m m -f t --prefill select", "choose one of dense|same"},
+        {"decode -m m -f t --store", "--store is no option"},
+        {"breakeven -m m -f t", "need a --projection"},
+        {"breakeven -m m -f t --projection p --attn dense", "--attn is no option"},
+        {"breakeven -m m -f t --projection p --lengths 64,64", "--lengths must rise"},
+        {"breakeven -m m -f t --projection p --lengths 0,64", "--lengths takes"},
         {"strong -m m -f t --ranks 2,4", "must rise from 1"},
         {"strong -m m -f t --ranks 1,4,4", "must rise from 1"},
     };
@@ -148,6 +169,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "defaults of select", test_select_defaults);
     CU_add_test(suite, "ways of attention", test_ways);
     CU_add_test(suite, "strong", test_strong);
+    CU_add_test(suite, "break-even", test_breakeven);
     CU_add_test(suite, "help", test_help);
     CU_add_test(suite, "refusals", test_refusals);
 }

@@ -14,6 +14,9 @@ endif()
 aqua_add_test(launch bench_options LIBS aq_bench)
 aqua_add_test(launch statistics LIBS aq_bench)
 aqua_add_test(launch break_even LIBS aq_bench)
+add_test(NAME bench_lanes COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/bench_lanes
+  $<TARGET_FILE:aqua-dist-bench> $<TARGET_FILE:aqua-dist> $<TARGET_FILE:make_tiny_model>)
+set_tests_properties(bench_lanes PROPERTIES TIMEOUT 600 PROCESSORS 2 LABELS mpi)
 
 add_test(NAME real_model COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/real_model
   $<TARGET_FILE:aqua-dist>)
