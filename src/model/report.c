@@ -111,6 +111,10 @@ char *aq_report_print(const aq_report *report) {
     return report->status == AQ_OK ? cJSON_Print(report->group[0]) : NULL;
 }
 
+char *aq_report_print_line(const aq_report *report) {
+    return report->status == AQ_OK ? cJSON_PrintUnformatted(report->group[0]) : NULL;
+}
+
 aq_status aq_report_write(const aq_report *report, const char *path) {
     char *text = aq_report_print(report);
     if (!text) return aq_fail(AQ_ERR_MEMORY, "no memory to write the report %s", path);

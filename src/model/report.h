@@ -30,6 +30,10 @@ void aq_report_end(aq_report *report);
 /* The document as text, indented; the caller frees it. NULL when out of memory. Local. */
 char *aq_report_print(const aq_report *report);
 
+/* The same on one line without white space between its parts and without a newline: a line of a
+ * JSONL file. Local. */
+char *aq_report_print_line(const aq_report *report);
+
 /* Writes the document to a file. AQ_ERR_IO, AQ_ERR_MEMORY. Local. */
 aq_status aq_report_write(const aq_report *report, const char *path);
 

@@ -27,12 +27,16 @@ static char *print_compact(const aq_report *report) {
     return text;
 }
 
-/* Closes a report and expects its document. */
+/* Closes a report and expects its document, indented or on one line. */
 static void check(aq_report *report, const char *expected) {
     char *text = print_compact(report);
     CU_ASSERT_STRING_EQUAL(text, expected);
     if (strcmp(text, expected) != 0) printf("  got      %s\n  expected %s\n", text, expected);
     free(text);
+    char *line = aq_report_print_line(report);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(line);
+    CU_ASSERT_STRING_EQUAL(line, expected);
+    free(line);
     aq_report_close(report);
 }
 
