@@ -45,6 +45,7 @@ static aq_status score_row(aq_score *score, int64_t row) {
     score->n += 1;
     score->nll += nll;
     score->nll_squared += nll * nll;
+    score->hit += first == score->next[row];
     if (!score->logits[1]) return AQ_OK;
 
     const float *dense = score->logits[1] + row * n;
@@ -61,16 +62,8 @@ static aq_status score_row(aq_score *score, int64_t row) {
     return AQ_OK;
 }
 
-aq_status aq_score_add(aq_score *score, const float *hidden, const float *baseline, int32_t next) {
-    const size_t row_bytes = (size_t)score->d_model * sizeof(float);
-    const int64_t at = score->n_row * score->d_model;
-    memcpy(score->hidden[0] + at, hidden, row_bytes);
-    if (score->hidden[1]) memcpy(score->hidden[1] + at, baseline, row_bytes);
-    score->next[score->n_row++] = next;
-    return score->n_row == AQ_SCORE_ROWS ? aq_score_flush(score) : AQ_OK;
-}
-
-aq_status aq_score_flush(aq_score *score) {
+/* Scores the rows still waiting. */
+static aq_status flush(aq_score *score) {
     const int64_t n_row = score->n_row;
     score->n_row = 0;
     if (n_row == 0) return AQ_OK;
@@ -82,16 +75,43 @@ aq_status aq_score_flush(aq_score *score) {
     return AQ_OK;
 }
 
+/* Adds one token: hidden[d_model] (and the baseline's) and the id that follows in the text. */
+static aq_status add(aq_score *score, const float *hidden, const float *baseline, int32_t next) {
+    const size_t row_bytes = (size_t)score->d_model * sizeof(float);
+    const int64_t at = score->n_row * score->d_model;
+    memcpy(score->hidden[0] + at, hidden, row_bytes);
+    if (score->hidden[1]) memcpy(score->hidden[1] + at, baseline, row_bytes);
+    score->next[score->n_row++] = next;
+    return score->n_row == AQ_SCORE_ROWS ? flush(score) : AQ_OK;
+}
+
+void aq_score_reset(aq_score *score) {
+    score->n = score->nll = score->nll_squared = score->nll_dense = 0;
+    score->kl = score->same = score->hit = 0;
+}
+
+aq_status aq_score_rows(aq_score *score, const aq_rows *rows, const aq_rows *baseline,
+                        const int32_t *ids, int64_t n) {
+    for (int64_t i = 0; i < rows->n; i++) {
+        const int64_t pos = rows->pos[i], at = i * rows->d_model;
+        if (pos + 1 < n)
+            AQ_TRY(add(score, rows->hidden + at, baseline ? baseline->hidden + at : NULL,
+                       ids[pos + 1]));
+    }
+    return flush(score);
+}
+
 aq_status aq_score_sum(aq_score *score, aq_comm *comm) {
-    double sums[6] = {score->n,         score->nll, score->nll_squared,
-                      score->nll_dense, score->kl,  score->same};
-    AQ_TRY(aq_comm_sum_f64(comm, sums, 6));
+    double sums[7] = {score->n,  score->nll,  score->nll_squared, score->nll_dense,
+                      score->kl, score->same, score->hit};
+    AQ_TRY(aq_comm_sum_f64(comm, sums, 7));
     score->n = sums[0];
     score->nll = sums[1];
     score->nll_squared = sums[2];
     score->nll_dense = sums[3];
     score->kl = sums[4];
     score->same = sums[5];
+    score->hit = sums[6];
     return AQ_OK;
 }
 

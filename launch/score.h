@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "src/aqua.h"
+#include "launch/rows.h"
 
 #define AQ_SCORE_ROWS 32 /* rows whose logits are made in one product */
 
@@ -16,20 +16,22 @@ typedef struct {
     float *hidden[2]; /* [AQ_SCORE_ROWS, d_model]: asked for, baseline (NULL without one) */
     float *logits[2]; /* [AQ_SCORE_ROWS, n_vocab] */
     int32_t next[AQ_SCORE_ROWS];
-    /* Sums over tokens, in nats. */
-    double n, nll, nll_squared, nll_dense, kl, same;
+    /* Sums over tokens, in nats. hit: how often the text's token is the first choice. */
+    double n, nll, nll_squared, nll_dense, kl, same, hit;
 } aq_score;
 
 /* Buffers; the caller closes. AQ_ERR_MEMORY. Local. */
 aq_status aq_score_open(aq_engine *engine, bool has_baseline, aq_score *out);
 void aq_score_close(aq_score *score);
 
-/* Adds one token: hidden[d_model] (and the baseline's, or NULL) and the id that follows in the
- * text. AQ_ERR_NUMERIC if logits are not finite. Local. */
-aq_status aq_score_add(aq_score *score, const float *hidden, const float *baseline, int32_t next);
+/* Sets the sums to 0. Local. */
+void aq_score_reset(aq_score *score);
 
-/* Scores the rows still waiting. Local. */
-aq_status aq_score_flush(aq_score *score);
+/* Adds the rows of a context of n ids (and the baseline's of the same positions, or NULL), each
+ * scored against the id that follows it; the last id's row has none. AQ_ERR_NUMERIC if logits are
+ * not finite. Local. */
+aq_status aq_score_rows(aq_score *score, const aq_rows *rows, const aq_rows *baseline,
+                        const int32_t *ids, int64_t n);
 
 /* Sums over ranks. Collective. */
 aq_status aq_score_sum(aq_score *score, aq_comm *comm);
