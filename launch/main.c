@@ -15,6 +15,12 @@ static aq_status dispatch(const aq_program *program) {
         return aq_command_eval_logits(program);
     case AQ_CMD_EVAL_RECALL:
         return aq_command_eval_recall(program);
+    case AQ_CMD_EVAL_NEEDLE:
+        return aq_command_eval_needle(program);
+    case AQ_CMD_EVAL_TASKS:
+        return aq_command_eval_tasks(program);
+    case AQ_CMD_EVAL_ABLATE:
+        return aq_command_eval_ablate(program);
     case AQ_CMD_TOKENIZE:
         return aq_command_tokenize(program);
     case AQ_CMD_INFO:

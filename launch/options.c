@@ -15,7 +15,11 @@
 #define TOKENIZE  AQ_CMD_TOKENIZE
 #define INFO      AQ_CMD_INFO
 #define RECALL    AQ_CMD_EVAL_RECALL
-#define ENGINE    (RUN | PPL | LOGITS)
+#define NEEDLE    AQ_CMD_EVAL_NEEDLE
+#define TASKS     AQ_CMD_EVAL_TASKS
+#define ABLATE    AQ_CMD_EVAL_ABLATE
+#define ENGINE    (RUN | PPL | LOGITS | NEEDLE | TASKS | ABLATE)
+#define ONE_WAY   (ENGINE & ~ABLATE) /* of attention in a run */
 #define SAMPLES   (CALIBRATE | RECALL)
 #define SELECTS   (ENGINE | RECALL)
 #define ALL       (ENGINE | SAMPLES | TOKENIZE | INFO)
@@ -45,14 +49,14 @@ static const option table[] = {
      "auto if there is none"},
     {"--save-projection", TEXT, AT(save_projection), RUN | PPL, "FILE", NULL,
      "keep the projection that auto made"},
-    {"-f --file", TEXT, AT(file), RUN | SAMPLES | PPL | TOKENIZE, "FILE", NULL,
-     "text to read: the context, the calibration text, ..."},
+    {"-f --file", TEXT, AT(file), RUN | SAMPLES | PPL | NEEDLE | TASKS | ABLATE | TOKENIZE, "FILE",
+     NULL, "text to read: the context, the calibration text, the haystack, ..."},
     {"-p --prompt", TEXT, AT(prompt), RUN | TOKENIZE, "TEXT", NULL,
      "question; stands after the text of -f, a blank line between"},
-    {"-o --output", TEXT, AT(output), SAMPLES | LOGITS, "FILE", NULL,
-     "file to write; calibrate: MODEL.aqua beside the model; recall: JSONL"},
+    {"-o --output", TEXT, AT(output), SAMPLES | LOGITS | NEEDLE | TASKS | ABLATE, "FILE", NULL,
+     "file to write; calibrate: MODEL.aqua beside the model; recall, needle, tasks, ablate: JSONL"},
     {"--ids", TEXT, AT(ids), LOGITS, "FILE", NULL, "token ids, .npy of int32 or int64"},
-    {"--report", TEXT, AT(report), RUN | PPL | CALIBRATE, "FILE", NULL,
+    {"--report", TEXT, AT(report), RUN | PPL | CALIBRATE | NEEDLE | TASKS | ABLATE, "FILE", NULL,
      "write the facts of the run as JSON"},
 
     {"--chat", FLAG, AT(chat), RUN, NULL, NULL,
@@ -68,15 +72,15 @@ static const option table[] = {
     {"--ignore-eos", FLAG, AT(ignore_eos), RUN, NULL, NULL,
      "go on after an end-of-generation token"},
 
-    {"-c --ctx-size", INTEGER, AT(n_ctx), ENGINE | SAMPLES, "N", "0",
+    {"-c --ctx-size", INTEGER, AT(n_ctx), RUN | PPL | LOGITS | ABLATE | SAMPLES, "N", "0",
      "tokens of context; 0: run: what the prompt needs, calibrate: 8192, eval: 2048, recall: 4096"},
     {"-b --batch-size", INTEGER, AT(n_batch), ENGINE, "N", "2048",
      "tokens of one prefill chunk, over all ranks"},
     {"-t --threads", INTEGER, AT(n_thread), ENGINE | SAMPLES, "N", "0",
      "threads of each rank; 0: its share of the processors"},
-    {"-ctk --cache-type-k", TEXT, AT(key_type), RUN | PPL | LOGITS, CACHE_TYPES, NULL,
+    {"-ctk --cache-type-k", TEXT, AT(key_type), ENGINE, CACHE_TYPES, NULL,
      "how keys are stored; default: q8 with --attn select, else bf16"},
-    {"-ctv --cache-type-v", TEXT, AT(value_type), RUN | PPL | LOGITS, CACHE_TYPES, NULL,
+    {"-ctv --cache-type-v", TEXT, AT(value_type), ENGINE, CACHE_TYPES, NULL,
      "how values are stored; default: as keys"},
     {"--rope-scaling", TEXT, AT(rope_scaling), ENGINE | SAMPLES, "none|linear|yarn", NULL,
      "stretch the context beyond the model's; default: as the model says"},
@@ -86,16 +90,16 @@ static const option table[] = {
     {"--yarn-orig-ctx", INTEGER, AT(yarn_orig_ctx), ENGINE | SAMPLES, "N", "0",
      "yarn: context the model was trained with; 0: the model's"},
 
-    {"--attn", TEXT, AT(attn), ENGINE, "dense|aqua|select", NULL,
+    {"--attn", TEXT, AT(attn), ONE_WAY, "dense|aqua|select", NULL,
      "exact, from the dimensions that decide, or exact for the tokens that matter; default: run: "
      "select, else dense"},
-    {"--mass", REAL, AT(mass), SELECTS, "X", "0.98",
+    {"--mass", REAL, AT(mass), SELECTS & ~ABLATE, "X", "0.98",
      "select: share of the softmax that the chosen tokens hold"},
     {"--sinks", INTEGER, AT(n_sink), SELECTS, "N", "4", "select: first tokens, always chosen"},
     {"--recent", INTEGER, AT(n_recent), SELECTS, "N", "64", "select: newest tokens, always chosen"},
     {"--group-by", TEXT, AT(group_by), SELECTS, "max|mean", "max",
      "select: how the heads of a group agree on a token's weight"},
-    {"--selector", TEXT, AT(selector), SELECTS, "LAYOUT", NULL,
+    {"--selector", TEXT, AT(selector), SELECTS & ~ABLATE, "LAYOUT", NULL,
      "select: codes as columns x bits (16x4,32x2,16x1); default: the projection's"},
     {"--selector-dynamic", INTEGER, AT(n_dynamic), SELECTS, "N", "0",
      "select: columns of --selector that a query reads; 0: all"},
@@ -103,13 +107,13 @@ static const option table[] = {
      "select: attention of the prompt itself; default: run: dense, else same"},
     {"--hybrid", FLAG, AT(hybrid), ENGINE, NULL, NULL,
      "dense while the context is shorter than the projection's break-even"},
-    {"--k-ratio", REAL, AT(k_ratio), ENGINE, "X", "0.75", "aqua: share of dimensions that decide"},
-    {"--k-tau", REAL, AT(k_tau), ENGINE, "X", "0",
+    {"--k-ratio", REAL, AT(k_ratio), ONE_WAY, "X", "0.75", "aqua: share of dimensions that decide"},
+    {"--k-tau", REAL, AT(k_tau), ONE_WAY, "X", "0",
      "aqua: instead the fewest dimensions that hold this share of the energy"},
-    {"--k-budget", FLAG, AT(use_k_budget), ENGINE, NULL, NULL,
+    {"--k-budget", FLAG, AT(use_k_budget), ONE_WAY, NULL, NULL,
      "aqua: instead the numbers that calibrate --k-budget left in the projection"},
     {"--s-ratio", REAL, AT(s_ratio), ENGINE, "X", "1", "aqua: share of key columns stored at all"},
-    {"--rank-by", TEXT, AT(rank_by), ENGINE, "magnitude|energy|static", "energy",
+    {"--rank-by", TEXT, AT(rank_by), ONE_WAY, "magnitude|energy|static", "energy",
      "aqua: abs(q), abs(q) times the column's spread, or the leading ones"},
     {"--basis", TEXT, AT(basis), ENGINE | CALIBRATE, "joint|kq|kpca|identity", NULL,
      "calibrate: basis to make, default: the one that loses least; elsewhere: the one the file "
@@ -120,7 +124,8 @@ static const option table[] = {
     {"--k-budget", REAL, AT(k_budget), CALIBRATE, "X", "0",
      "give each layer and KV head its number of columns, a share of X of all in the mean; 0: none"},
 
-    {"-s --seed", INTEGER, AT(seed), RUN, "N", "-1", "random seed; -1: from the clock"},
+    {"-s --seed", INTEGER, AT(seed), RUN | NEEDLE, "N", "-1",
+     "random seed; -1: from the clock, needle: 0"},
     {"--temp", REAL, AT(temp), RUN, "X", "0.8", "temperature; 0: always the likeliest token"},
     {"--top-k", INTEGER, AT(top_k), RUN, "N", "40", "choose among the N likeliest; 0: all"},
     {"--top-p", REAL, AT(top_p), RUN, "X", "0.95", "choose among the likeliest that sum to X"},
@@ -129,9 +134,36 @@ static const option table[] = {
      "penalty on recent tokens; 1: none"},
     {"--repeat-last-n", INTEGER, AT(repeat_last_n), RUN, "N", "64", "how many are recent"},
 
-    {"--tokens", INTEGER, AT(n_tok), CALIBRATE, "N", "65536",
-     "tokens to use, spread evenly over the text"},
-    {"--chunks", INTEGER, AT(n_chunk), PPL | RECALL, "N", "0", "chunks of the text to use; 0: all"},
+    {"--tokens", INTEGER, AT(n_tok), CALIBRATE | ABLATE, "N", "65536",
+     "tokens to calibrate on, spread evenly over the text"},
+    {"--chunks", INTEGER, AT(n_chunk), PPL | RECALL | ABLATE, "N", "0",
+     "chunks of the text to use; 0: all"},
+
+    {"--lengths", TEXT, AT(lengths), NEEDLE, "LIST", "1024,2048,4096",
+     "tokens of the whole text, question and answer included"},
+    {"--depths", TEXT, AT(depths), NEEDLE, "LIST", "5",
+     "where the needle stands, 0 to 1; or so many places spread evenly"},
+    {"--tries", INTEGER, AT(n_try), NEEDLE, "N", "4", "texts for each length and depth"},
+    {"--needles", INTEGER, AT(n_needle), NEEDLE, "N", "1",
+     "keys with names in a text, of which one is asked for"},
+    {"--key", TEXT, AT(key), NEEDLE, "digits|uuid", "digits", "keys of 5 digits, or uuids"},
+    {"--generate", FLAG, AT(generate), NEEDLE, NULL, NULL,
+     "also let the model answer, always with the likeliest token"},
+    {"--plot", TEXT, AT(plot), NEEDLE, "FILE", NULL,
+     "picture of the grid, .svg or .png, made by gnuplot"},
+
+    {"--bases", TEXT, AT(bases), ABLATE, "LIST", NULL,
+     "bases to solve for from --calibration; without it the projection file's"},
+    {"--calibration", TEXT, AT(calibration), ABLATE, "FILE", NULL, "text for --bases"},
+    {"--rules", TEXT, AT(rules), ABLATE, "LIST", "magnitude,energy,static",
+     "aqua: values of --rank-by"},
+    {"--ratios", TEXT, AT(ratios), ABLATE, "LIST", "0.9,0.75,0.5,0.25",
+     "aqua: values of --k-ratio; an empty list leaves aqua out"},
+    {"--key-types", TEXT, AT(key_types), ABLATE, "LIST", "bf16", "values of -ctk; dense has -ctk"},
+    {"--masses", TEXT, AT(masses), ABLATE, "LIST", "",
+     "select: shares of the softmax mass to attend to; an empty list leaves select out"},
+    {"--selectors", TEXT, AT(selectors), ABLATE, "LAYOUTS", "",
+     "select: layouts, \"16x4,32x2,16x1;32x4\"; without it the projection's"},
 
     {"-h --help", FLAG, AT(help), ALL, NULL, NULL, "this text"},
     {"--version", FLAG, AT(version), ALL, NULL, NULL, "version and build"},
@@ -155,6 +187,13 @@ static const struct {
      "Logits of every token, float32 [tokens, vocabulary]."},
     {"eval recall", RECALL, "aqua-dist eval recall -m MODEL -f TEXTFILE --chunks 1",
      "Layer by layer, the attention mass that select holds and the tokens it takes for it."},
+    {"eval needle", NEEDLE, "aqua-dist eval needle -m MODEL -f HAYSTACK --lengths 1024,4096",
+     "Hides keys in a text and asks for them: how often, by length and depth, they are found."},
+    {"eval tasks", TASKS, "aqua-dist eval tasks -m MODEL -f TASKS.jsonl[.gz] [-o OUT.jsonl]",
+     "Log-likelihoods of choices and how often the right one is the likeliest."},
+    {"eval ablate", ABLATE,
+     "aqua-dist eval ablate -m MODEL -f TEXTFILE -c 2048 --chunks 8 [-o OUT.jsonl]",
+     "Table of what each basis, rule, ratio, key type and selector costs against dense."},
     {"tokenize", TOKENIZE, "aqua-dist tokenize -m MODEL -f TEXTFILE | -p TEXT",
      "Prints token ids on one line."},
     {"info", INFO, "aqua-dist info -m MODEL [--projection FILE]",
@@ -279,7 +318,8 @@ aq_status aq_options_parse(int argc, char **argv, aq_options *out) {
         if (word[0] != '-')
             return aq_fail(AQ_ERR_USAGE,
                            "\"%s\" is neither a command nor an option; commands: run, "
-                           "calibrate, eval ppl, eval logits, eval recall, tokenize, info",
+                           "calibrate, eval ppl, eval logits, eval needle, eval tasks, eval "
+                           "ablate, eval recall, tokenize, info",
                            word);
         if (!o) return aq_fail(AQ_ERR_USAGE, "%s is no option of this command; see --help", word);
         if (o->kind == FLAG) {

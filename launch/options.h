@@ -16,6 +16,9 @@ typedef enum {
     AQ_CMD_EVAL_LOGITS = 8,
     AQ_CMD_TOKENIZE = 16,
     AQ_CMD_INFO = 32,
+    AQ_CMD_EVAL_NEEDLE = 64,
+    AQ_CMD_EVAL_TASKS = 128,
+    AQ_CMD_EVAL_ABLATE = 256,
     AQ_CMD_EVAL_RECALL = 1024
 } aq_command;
 
@@ -79,6 +82,22 @@ typedef struct {
 
     int64_t n_tok;
     int64_t n_chunk;
+
+    const char *lengths;
+    const char *depths;
+    int64_t n_try;
+    int64_t n_needle;
+    const char *key;
+    bool generate;
+    const char *plot;
+
+    const char *bases;
+    const char *calibration;
+    const char *rules;
+    const char *ratios;
+    const char *key_types;
+    const char *masses;
+    const char *selectors;
 } aq_options;
 
 /* Reads the environment, then the arguments (which win). AQ_ERR_USAGE with what is wrong and where

@@ -20,6 +20,9 @@ aq_status aq_command_calibrate(const aq_program *program);
 aq_status aq_command_eval_ppl(const aq_program *program);
 aq_status aq_command_eval_logits(const aq_program *program);
 aq_status aq_command_eval_recall(const aq_program *program);
+aq_status aq_command_eval_needle(const aq_program *program);
+aq_status aq_command_eval_tasks(const aq_program *program);
+aq_status aq_command_eval_ablate(const aq_program *program);
 aq_status aq_command_tokenize(const aq_program *program);
 aq_status aq_command_info(const aq_program *program);
 
