@@ -98,6 +98,22 @@ aq_status aq_prompt_encode(const aq_options *options, const aq_tokenizer *tok,
     return status;
 }
 
+aq_status aq_prompt_encode_file(const char *model, const char *path, aq_token_list *list,
+                                int32_t *bos) {
+    aq_tokenizer *tok = NULL;
+    char *text = NULL;
+    size_t bytes = 0;
+    AQ_TRY(aq_file_read(path, &text, &bytes));
+    aq_status status = aq_prompt_open_tokenizer(model, &tok);
+    if (status == AQ_OK) {
+        status = aq_tokenizer_encode(tok, text, bytes, false, list);
+        *bos = aq_tokenizer_adds_bos(tok) ? aq_tokenizer_bos(tok) : -1;
+    }
+    aq_tokenizer_close(tok);
+    free(text);
+    return status;
+}
+
 aq_status aq_prompt_share(const aq_program *program, aq_status outcome, aq_token_list *list) {
     AQ_TRY(aq_comm_agree(program->world, outcome));
     AQ_TRY(aq_comm_bcast(program->world, &list->n, sizeof list->n, 0));
