@@ -35,7 +35,7 @@ typedef struct {
     aq_projection projections[AQ_BASIS_N]; /* [n_basis] */
     aq_chunks chunks;
     aq_engine *engine;
-    aq_rows *dense; /* [chunks.n], of which the last holds the session */
+    aq_rows *dense; /* [chunks.n] */
     aq_lines lines;
     aq_progress progress;
     int64_t n_done, n_all; /* rows of the table */
@@ -247,7 +247,11 @@ static aq_status run_dense_chunks(ablate_state *state, aq_score *score) {
         }
         AQ_TRY(run_chunk(state, c, &dense[c], NULL, score));
     }
-    return finish_row(state, &dense[state->chunks.n - 1], score);
+    aq_rows *last = &dense[state->chunks.n - 1];
+    AQ_TRY(finish_row(state, last, score));
+    aq_session_close(last->session);
+    last->session = NULL;
+    return AQ_OK;
 }
 
 static aq_status run_dense(ablate_state *state) {
