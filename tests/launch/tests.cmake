@@ -1,11 +1,15 @@
 # Tests of launch: the option table, the scores, and the program from outside.
 aqua_add_test(launch options LIBS aq_program)
+aqua_add_test(launch lists LIBS aq_program)
+aqua_add_test(launch needle_text LIBS aq_program)
 
 add_executable(make_tiny_model launch/make_tiny_model.c)
 target_link_libraries(make_tiny_model PRIVATE aq_test_support)
 add_test(NAME cli_failures COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/cli_failures
   $<TARGET_FILE:aqua-dist> $<TARGET_FILE:make_tiny_model>)
-set_tests_properties(cli_failures PROPERTIES TIMEOUT 600 PROCESSORS 2 LABELS mpi)
+add_test(NAME evals COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/evals
+  $<TARGET_FILE:aqua-dist> $<TARGET_FILE:make_tiny_model>)
+set_tests_properties(cli_failures evals PROPERTIES TIMEOUT 600 PROCESSORS 2 LABELS mpi)
 
 # Of bench/, which may be left out of a build; keep these last.
 if(NOT TARGET aq_bench)
