@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "src/aqua.h"
 #include "src/base/status.h"
-#include "src/session_options.h"
 
 typedef enum {
     AQ_BENCH_NONE = 0,
