@@ -10,7 +10,7 @@ static void types_have_names(void) {
     for (int i = 0; i < AQ_KV_TYPES; i++) {
         aq_kv_type type = AQ_KV_TYPES;
         CU_ASSERT_STRING_EQUAL(aq_kv_type_name((aq_kv_type)i), names[i]);
-        if (aq_test_ok(aq_kv_type_parse(names[i], &type))) CU_ASSERT_EQUAL(type, i);
+        if (aq_test_ok(aq_kv_type_parse(names[i], &type))) CU_ASSERT_EQUAL((int)type, i);
         CU_ASSERT_EQUAL(aq_kv_type_coded((aq_kv_type)i), i >= 2);
         CU_ASSERT_EQUAL(aq_kv_type_dtype((aq_kv_type)i), i == 1 ? AQ_BF16 : AQ_F32);
     }
