@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "kernels/attn_select_parts.h"
+#include "kernels/kv_decode.h"
 #include "src/base/arena.h"
 
 /* Carves what grows with the rows of a block. */
@@ -62,7 +63,7 @@ int64_t aq_select_member_bytes(const aq_select_task *task) {
     return (int64_t)arena.used;
 }
 
-int64_t shared_bytes(const aq_select_task *task) {
+static int64_t shared_bytes(const aq_select_task *task) {
     aq_select_task copy = *task;
     aq_arena arena = aq_arena_measure();
     aq_select_carve_shared(&copy, &arena);
@@ -94,10 +95,7 @@ static void carve_scratch(aq_select_block *b, int thread) {
     b->column = aq_arena_carve(&arena, (n_col > n_row ? n_col : n_row) * AQ_TILE, f);
     b->key = aq_arena_carve(&arena, AQ_TILE * n_col, f);
     b->value = aq_arena_carve(&arena, AQ_TILE * d_head, f);
-    b->value_low = aq_arena_carve(&arena, AQ_TILE, f);
-    b->value_step = aq_arena_carve(&arena, AQ_TILE, f);
-    b->low = aq_arena_carve(&arena, n_col, f);
-    b->step = aq_arena_carve(&arena, n_col, f);
+    b->work = aq_arena_carve(&arena, (size_t)aq_decode_work_bytes(&b->args->kv), 1);
     b->columns = aq_arena_carve(&arena, n_col, sizeof *b->columns);
     b->dims = aq_arena_carve(&arena, n_col, sizeof *b->dims);
     b->strength = aq_arena_carve(&arena, n_col, f);

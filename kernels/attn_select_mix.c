@@ -3,92 +3,53 @@
 #include <string.h>
 
 #include "kernels/attn_select_parts.h"
+#include "kernels/kv_decode.h"
 
 #define LINE_BYTES 64
 
-/* The rows of keys or values of a tile: numbers, or codes with a low and a step for each column or
- * for each row. */
-typedef struct {
-    const uint8_t *rows;
-    int64_t row_bytes;
-    int n; /* elements of a row */
-    aq_dtype dtype;
-    bool coded, each_column;
-    aq_code_layout layout;
-    const float *low, *step;
-} tile_rows;
-
-static tile_rows number_rows(const void *rows, aq_dtype dtype, int n) {
-    return (tile_rows){
-        .rows = rows, .row_bytes = n * (dtype == AQ_F32 ? 4 : 2), .n = n, .dtype = dtype};
-}
-
-static tile_rows code_rows(const uint8_t *rows, aq_kv_type type, int n) {
-    const aq_code_layout layout = aq_kv_type_layout(type, n);
-    return (tile_rows){.rows = rows,
-                       .row_bytes = aq_code_row_bytes(&layout),
-                       .n = n,
-                       .coded = true,
-                       .layout = layout};
-}
-
-/* The keys of tile `tile`. */
-static tile_rows keys_of(const aq_select_block *b, int64_t tile) {
+/* Keys of tokens s .. s + n of a tile to `out`; of codes, their scales are in b->work. */
+static void read_keys(const aq_select_block *b, int64_t tile, int s, int n, float *out) {
     const aq_kv_view *kv = &b->args->kv;
-    const int n_col = kv->n_col;
-    if (tile == kv->open_tile)
-        return number_rows(kv->open_keys + (int64_t)b->g * AQ_TILE * n_col, AQ_F32, n_col);
-    const uint8_t *block =
-        (const uint8_t *)kv->keys + (tile * kv->n_kv_head + b->g) * aq_kv_key_bytes(kv);
-    if (!aq_kv_type_coded(kv->key_type))
-        return number_rows(block, aq_kv_type_dtype(kv->key_type), n_col);
-    tile_rows keys = code_rows(block + 4 * n_col, kv->key_type, n_col);
-    b->simd->dequantise(AQ_F16, block, n_col, b->low);
-    b->simd->dequantise(AQ_F16, block + 2 * n_col, n_col, b->step);
-    keys.each_column = true;
-    keys.low = b->low;
-    keys.step = b->step;
-    return keys;
-}
-
-/* Its values; of codes, step (code - zero) is taken as low + step code. */
-static tile_rows values_of(const aq_select_block *b, int64_t tile) {
-    const aq_kv_view *kv = &b->args->kv;
-    const int d_head = kv->d_head;
-    if (tile == kv->open_tile)
-        return number_rows(kv->open_values + (int64_t)b->g * AQ_TILE * d_head, AQ_F32, d_head);
-    const uint8_t *block =
-        (const uint8_t *)kv->values + (tile * kv->n_kv_head + b->g) * aq_kv_value_bytes(kv);
-    if (!aq_kv_type_coded(kv->value_type))
-        return number_rows(block, aq_kv_type_dtype(kv->value_type), d_head);
-    tile_rows values = code_rows(block + 3 * AQ_TILE, kv->value_type, d_head);
-    b->simd->dequantise(AQ_F16, block, AQ_TILE, b->value_step);
-    for (int s = 0; s < AQ_TILE; s++)
-        b->value_low[s] = -b->value_step[s] * (float)block[2 * AQ_TILE + s];
-    values.low = b->value_low;
-    values.step = b->value_step;
-    return values;
-}
-
-/* Rows s .. s + n_row as floats. */
-static void read_rows(const aq_simd *simd, const tile_rows *from, int s, int n_row, float *out) {
-    const uint8_t *row = from->rows + s * from->row_bytes;
-    if (!from->coded) {
-        simd->dequantise(from->dtype, row, (int64_t)n_row * from->n, out);
-        return;
+    const int64_t n_col = kv->n_col, size = n * n_col;
+    if (aq_kv_is_open(kv, tile)) {
+        memcpy(out, kv->open_keys + ((int64_t)b->g * AQ_TILE + s) * n_col,
+               (size_t)size * sizeof(float));
+    } else if (aq_kv_type_coded(kv->key_type)) {
+        for (int i = 0; i < n; i++)
+            aq_decode_key(b->simd, kv, tile, b->g, s + i, b->work, out + i * n_col);
+    } else {
+        const aq_dtype dtype = aq_kv_type_dtype(kv->key_type);
+        const int64_t at = ((tile * kv->n_kv_head + b->g) * AQ_TILE + s) * n_col;
+        b->simd->dequantise(dtype, (const uint8_t *)kv->keys + aq_dtype_row_bytes(dtype, at), size,
+                            out);
     }
-    for (int i = 0; i < n_row; i++)
-        simd->code_row(&(aq_code_row_args){.row = row + i * from->row_bytes,
-                                           .layout = &from->layout,
-                                           .low = from->low + (from->each_column ? 0 : s + i),
-                                           .step = from->step + (from->each_column ? 0 : s + i),
-                                           .each = from->each_column,
-                                           .out = out + (int64_t)i * from->n});
+}
+
+static void read_values(const aq_select_block *b, int64_t tile, int s, int n, float *out) {
+    const aq_kv_view *kv = &b->args->kv;
+    const int64_t d_head = kv->d_head, size = n * d_head;
+    if (aq_kv_is_open(kv, tile)) {
+        memcpy(out, kv->open_values + ((int64_t)b->g * AQ_TILE + s) * d_head,
+               (size_t)size * sizeof(float));
+    } else if (aq_kv_type_coded(kv->value_type)) {
+        aq_decode_values(b->simd, kv, tile, b->g, s, n, b->work, out);
+    } else {
+        const aq_dtype dtype = aq_kv_type_dtype(kv->value_type);
+        const int64_t at = ((tile * kv->n_kv_head + b->g) * AQ_TILE + s) * d_head;
+        b->simd->dequantise(dtype, (const uint8_t *)kv->values + aq_dtype_row_bytes(dtype, at),
+                            size, out);
+    }
+}
+
+static void read_scales(const aq_select_block *b, int64_t tile) {
+    const aq_kv_view *kv = &b->args->kv;
+    if (aq_kv_type_coded(kv->key_type) && !aq_kv_is_open(kv, tile))
+        aq_decode_key_scales(kv, tile, b->g, b->work);
 }
 
 void aq_select_pack_keys(const aq_select_block *b, int64_t tile) {
-    const tile_rows keys = keys_of(b, tile);
-    read_rows(b->simd, &keys, 0, AQ_TILE, b->key);
+    read_scales(b, tile);
+    read_keys(b, tile, 0, AQ_TILE, b->key);
 }
 
 void aq_select_dot_packed(const aq_select_block *b, int from, int n, int row, int n_row, float *out,
@@ -187,14 +148,15 @@ static uint64_t chosen_bits(const aq_select_block *b, int i, int64_t tile) {
 
 /* Packs the tokens `any` of a tile, run by run; those of chosen[i] are query i's. */
 static void pack_tile(aq_select_block *b, int64_t tile, uint64_t any, const uint64_t *chosen) {
-    const tile_rows keys = keys_of(b, tile), values = values_of(b, tile);
+    const int64_t n_col = b->args->kv.n_col, d_head = b->args->kv.d_head;
+    read_scales(b, tile);
     if (b->n_packed + __builtin_popcountll(any) > AQ_TILE) attend_packed(b);
     while (any != 0) {
         const int s = __builtin_ctzll(any), at = b->n_packed;
         const uint64_t rest = ~(any >> s);
         const int n = rest == 0 ? AQ_TILE : __builtin_ctzll(rest);
-        read_rows(b->simd, &keys, s, n, b->key + at * keys.n);
-        read_rows(b->simd, &values, s, n, b->value + at * values.n);
+        read_keys(b, tile, s, n, b->key + at * n_col);
+        read_values(b, tile, s, n, b->value + at * d_head);
         for (int i = 0; i < b->n_query && b->n_query > 1; i++)
             for (int j = 0; j < n; j++)
                 b->hide[i * AQ_TILE + at + j] = chosen[i] >> (s + j) & 1 ? 0.0f : -INFINITY;
@@ -225,7 +187,7 @@ static uint64_t choose_tokens(aq_select_block *b, int64_t tile, uint64_t *chosen
         b->view[i].n_touched += chosen[i] != 0;
         any |= chosen[i];
     }
-    if (b->n_query == 1 && aq_select_by_mass(b->task) && tile != kv->open_tile) {
+    if (b->n_query == 1 && aq_select_by_mass(b->task) && !aq_kv_is_open(kv, tile)) {
         const int64_t key_bytes = aq_kv_key_bytes(kv), value_bytes = aq_kv_value_bytes(kv);
         fetch_rows((const uint8_t *)kv->keys + at * key_bytes, key_bytes / AQ_TILE, any);
         fetch_rows((const uint8_t *)kv->values + at * value_bytes, value_bytes / AQ_TILE, any);

@@ -84,15 +84,14 @@ typedef struct {
     float *z;             /* [n_row, z_stride] */
     aq_select_result result;
     /* In its scratch. */
-    float *column;                 /* [n_col, AQ_TILE] selector columns, or scores of packed keys */
-    float *key;                    /* [AQ_TILE, n_col] packed */
-    float *value;                  /* [AQ_TILE, d_head] packed */
-    float *value_low, *value_step; /* [AQ_TILE] of coded values */
-    float *low, *step;             /* [n_col] of coded keys */
-    int16_t *columns;              /* [n_column] columns of the selector that are read */
-    int16_t *dims;                 /* [n_dynamic] those of one query */
-    float *strength;               /* [n_col] */
-    int32_t *rank;                 /* [n_col] */
+    float *column;    /* [n_col, AQ_TILE] selector columns, or scores of packed keys */
+    float *key;       /* [AQ_TILE, n_col] packed */
+    float *value;     /* [AQ_TILE, d_head] packed */
+    void *work;       /* for decoding */
+    int16_t *columns; /* [n_column] columns of the selector that are read */
+    int16_t *dims;    /* [n_dynamic] those of one query */
+    float *strength;  /* [n_col] */
+    int32_t *rank;    /* [n_col] */
     int n_column;
     int n_packed;
 } aq_select_block;

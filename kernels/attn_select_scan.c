@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "kernels/attn_select_parts.h"
+#include "kernels/kv_decode.h"
 
 /* The bound is found to within this difference of the bits of floats: a factor of 65/64 at most. */
 #define BOUND_BITS (1u << 17)
@@ -62,7 +63,7 @@ static void score_range(const aq_select_block *b, int i, int64_t tile, int64_t b
 
 /* Exact scores where a query needs them. */
 static void score_near(aq_select_block *b, int64_t tile) {
-    const bool open = tile == b->args->kv.open_tile;
+    const bool open = aq_kv_is_open(&b->args->kv, tile);
     bool needed = open;
     for (int i = 0; i < b->n_query && !needed; i++)
         needed = aq_select_near_bits(&b->view[i], tile) != 0;
@@ -84,7 +85,7 @@ void aq_select_scan_tiles(aq_select_block *b, int64_t tile, int64_t tile_end) {
     const aq_kv_view *kv = &b->args->kv;
     const int64_t bytes = aq_kv_selector_bytes(kv), stride = b->task->z_stride;
     for (; tile < tile_end; tile++) {
-        if (tile != kv->open_tile) {
+        if (!aq_kv_is_open(kv, tile)) {
             b->simd->code_columns(&(aq_code_columns_args){
                 .block = (const uint8_t *)kv->selector + (tile * kv->n_kv_head + b->g) * bytes,
                 .layout = &kv->codes,

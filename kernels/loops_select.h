@@ -10,9 +10,6 @@
 #include "kernels/loops_codes.h"
 #include "kernels/loops_vector.h"
 
-/* Codes of a row are unpacked this many at most. */
-#define ROW_CODES 1024
-
 /* 64 codes of 2 bits: byte i holds codes i, i + 16, i + 32, i + 48. */
 AQ_INLINE void look_up_quads(const uint8_t *plane, aq_v quad, float *out) {
     for (int i = 0; i < 16; i += AQ_LANES) {
@@ -40,13 +37,6 @@ AQ_INLINE void look_up_nibbles(const uint8_t *plane, aq_levels levels, float *ou
     }
 }
 
-/* out[i] = low + step code; n is whole vectors. */
-AQ_INLINE void widen_codes(const uint8_t *codes, int n, float low, float step, float *out) {
-    for (int i = 0; i < n; i += AQ_LANES)
-        aq_v_store(out + i, aq_v_fma(aq_v_from_int(aq_vi_load_u8(codes + i)), aq_v_set1(step),
-                                     aq_v_set1(low)));
-}
-
 static void code_column(const uint8_t *run, int bits, float base, float step, float *out) {
     uint8_t codes[AQ_TILE];
     float level[4];
@@ -60,7 +50,7 @@ static void code_column(const uint8_t *run, int bits, float base, float step, fl
         look_up_nibbles(run, aq_levels_make(step, base), out);
     } else {
         unpack_run(run, AQ_TILE, bits, codes);
-        widen_codes(codes, AQ_TILE, base, step, out);
+        widen(codes, AQ_TILE, step, base, out);
     }
 }
 
@@ -79,35 +69,6 @@ static void code_columns(const aq_code_columns_args *a) {
         code_column(run + (c - first) * segment->bits * AQ_TILE / 8, segment->bits,
                     aq_f16_lane(base), aq_step8_value(step8[c]), a->out + j * AQ_TILE);
     }
-}
-
-/* low and step of each column, or the first for all. */
-AQ_INLINE void widen_row(const uint8_t *codes, int n, const float *low, const float *step,
-                         bool each, float *out) {
-    int i = 0;
-    for (; i + AQ_LANES <= n; i += AQ_LANES) {
-        const aq_v code = aq_v_from_int(aq_vi_load_u8(codes + i));
-        aq_v_store(out + i, aq_v_fma(code, each ? aq_v_load(step + i) : aq_v_set1(*step),
-                                     each ? aq_v_load(low + i) : aq_v_set1(*low)));
-    }
-    for (; i < n; i++)
-        out[i] = (each ? low[i] : *low) + (each ? step[i] : *step) * (float)codes[i];
-}
-
-static void code_row(const aq_code_row_args *a) {
-    uint8_t codes[ROW_CODES];
-    const uint8_t *run = a->row;
-    int n = 0;
-    for (int i = 0; i < a->layout->n_segment; i++) {
-        const aq_code_segment segment = a->layout->segments[i];
-        unpack(run, segment.n, segment.bits, codes + n);
-        run += aq_code_run_bytes(segment.n, segment.bits);
-        n += segment.n;
-    }
-    if (a->each)
-        widen_row(codes, n, a->low, a->step, true, a->out);
-    else
-        widen_row(codes, n, a->low, a->step, false, a->out);
 }
 
 static void soft_total(const float *x, int64_t n, float *m, float *l) {

@@ -31,7 +31,6 @@ const aq_simd AQ_SIMD_TABLE = {
     .score_chosen = score_chosen,
     .soften = soften,
     .code_columns = code_columns,
-    .code_row = code_row,
     .soft_total = soft_total,
     .weigh = weigh,
     .mass_from = mass_from,

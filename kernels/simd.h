@@ -78,15 +78,6 @@ typedef struct {
     float *out; /* [n_column, AQ_TILE] */
 } aq_code_columns_args;
 
-/* A row of codes, a run for each segment, to numbers: out[i] = low[i] + step[i] code[i]. */
-typedef struct {
-    const uint8_t *row;
-    const aq_code_layout *layout;
-    const float *low, *step;
-    bool each; /* low and step are one a column; else *low and *step hold for all */
-    float *out;
-} aq_code_row_args;
-
 /* The weight of tokens for a group: w[s] = the largest over the rows r of exp(z[r, s] - m[r] -
  * log_l[r]), or their mean. */
 typedef struct {
@@ -148,9 +139,8 @@ typedef struct {
      * multiplied. */
     float (*soften)(float *s, int first_seen, int n_seen, float *m, float *l);
 
-    /* loops_select.h. The columns and the row above. */
+    /* loops_select.h. The columns above. */
     void (*code_columns)(const aq_code_columns_args *args);
-    void (*code_row)(const aq_code_row_args *args);
 
     /* loops_select.h, n in whole tiles. m = max x[i] and l = sum exp(x[i] - m), of n > 0; the
      * weights above, returns their sum; mass[k] = the sum of the w[i] >= least[k]; and a bit for
