@@ -11,7 +11,8 @@
  * score beyond the range of fp32 is not caught: it gives infinities or NaN.
  *
  * Sums in fp32. The same bits for the same number of threads. Tolerance: scores are reductions of
- * length n_col and enter the weights as a relative error; o and l are reductions over the tokens.
+ * length n_col and enter the weights as a relative error; o and l are reductions over the tokens;
+ * weights below 2e-38 count as 0.
  * Source: Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv
  * 2205.14135; chosen dimensions as in AQUA, arXiv 2509.11155. */
 #ifndef AQ_KERNELS_ATTN_PARTIAL_H

@@ -2,21 +2,26 @@
  * few that hold the mass. For query t, KV head g and the query heads h of its group, over the
  * tokens s held here with pos(s) <= q_pos[t]:
  *
- *   z[h, s] = scale * sum_c q[t, h, c] code(s, g, c)     codes of the selector (kv_append.h), c
- * over its columns; with n_dynamic > 0 only over the n_dynamic columns of largest weight[g, c]
- * sum_h abs(q[t, h, c]) z[h, s] = the exact score a[h, s] instead            if s is near: pos(s) <
- * n_sink, or pos(s) > q_pos[t] - n_recent, or in the open tile w[h, s] = exp(z[h, s]) / sum_s
- * exp(z[h, s])          over this shard w[s]    = max_h w[h, s] / sum_s max_h w[h, s]        or the
- * mean over h C       = near tokens in the first two senses, and the smallest set {s : w[s] >= x}
- * that holds sum w[s] >= mass a[h, s] = scale * sum_c q[t, h, c] key[s, g, c],   over all n_col
- * columns, s in C m = max_s a,  l = sum_s exp(a - m),  o[i] = sum_s exp(a - m) value[s, g, i]
+ *   a[h, s] = scale * sum_c q[t, h, c] key[s, g, c]       over all n_col columns
+ *   z[h, s] = scale * sum_c q[t, h, c] code(s, g, c)      over the columns of the selector, or of
+ *             these the n_dynamic with the largest weight[g, c] sum_h abs(q[t, h, c])
+ *           = a[h, s] if s is near or in the open tile
+ *   w[h, s] = exp(z[h, s]) / sum_s exp(z[h, s])
+ *   w[s]    = max_h w[h, s] / sum_s max_h w[h, s], or the mean over h
+ *   C       = near tokens, and the smallest set {s : w[s] >= x} that holds sum w[s] >= mass
+ *   m = max_s a,  l = sum_s exp(a - m),  o[i] = sum_s exp(a - m) value[s, g, i],   s in C
  *
- * part as in attn_partial.h. x is found without sorting, to within a factor 2^(1/32): the set holds
- * the mass, and leaving out its tokens with w < 2^(1/32) x would lose it. mass >= 1: C is all
- * tokens. No visible token: the neutral part, 0 attended.
+ * s is near if pos(s) < n_sink or pos(s) > q_pos[t] - n_recent. code(s, g, c) is what the codes of
+ * the selector stand for (kv_append.h). part as in attn_partial.h. All sums over s are over this
+ * shard.
  *
- * The same bits for the same number of threads. Sums in fp32. Tolerance: as attn_partial over C;
- * C may differ from the exact one in tokens whose w is within rounding of x.
+ * x is found without sorting, to within a factor 2^(1/32): the set holds the mass, and leaving out
+ * its tokens with w < 2^(1/32) x would lose it. mass >= 1: C is all tokens. No visible token: the
+ * neutral part, 0 attended.
+ *
+ * The same bits for the same number of threads and bytes of `work`. Sums in fp32. Tolerance: as
+ * attn_partial over C, and weights exp(a - m) below 2e-38 count as 0; C may differ from the exact
+ * one in tokens whose w is within rounding of x.
  * Source: Loki, arXiv 2406.02542 (scores of a projection choose); Twilight, arXiv 2502.02770 (top-p
  * found by search); bits along the columns: docs/method.md. */
 #ifndef AQ_KERNELS_ATTN_SELECT_H
