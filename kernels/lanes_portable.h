@@ -77,10 +77,8 @@ static inline aq_v aq_v_keep_from(aq_v a, aq_v least) {
 }
 
 static inline unsigned aq_v_bits_from(aq_v a, aq_v least) {
-    unsigned bits = 0;
-    for (int i = 0; i < AQ_LANES; i++)
-        bits |= (unsigned)(a[i] >= least[i]) << i;
-    return bits;
+    const aq_vi is = (a >= least) & (aq_vi){1, 2, 4, 8};
+    return (unsigned)(is[0] | is[1] | is[2] | is[3]);
 }
 
 static inline float aq_v_sum(aq_v a) {

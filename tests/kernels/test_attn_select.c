@@ -13,7 +13,7 @@
 
 #define MAX_HEAD  256
 #define MAX_GROUP 40
-#define EPS       (1.0 / 16777216.0)
+#define EPS       0x1p-24
 #define FACTOR    1.0218971486541166 /* 2^(1/32) */
 
 typedef enum {
@@ -233,7 +233,6 @@ static numbers read_cache(aq_backend *be, const aq_attn_select_args *a, planted_
 typedef struct {
     double a, allowed;
 } score;
-
 /* A token as one query sees it. */
 typedef struct {
     int64_t token;
@@ -376,9 +375,9 @@ static void expect_equal(aq_bound *bound, int64_t got, int64_t expected) {
  * n_least .. n_most of all (those between are near). False if there is no such set. */
 static bool find_set(const sight *s, int64_t n_attended, int64_t *n_least, int64_t *n_most) {
     int64_t n = 0, first = 0;
+    *n_least = -1;
     for (int64_t i = 0; i < s->n; i++)
         n += s->tokens[i].near;
-    *n_least = -1;
     for (; first <= s->n && n <= n_attended; first++) {
         if (n == n_attended) {
             if (*n_least < 0) *n_least = first;
