@@ -11,6 +11,11 @@ add_test(NAME evals COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/evals
   $<TARGET_FILE:aqua-dist> $<TARGET_FILE:make_tiny_model>)
 set_tests_properties(cli_failures evals PROPERTIES TIMEOUT 600 PROCESSORS 2 LABELS mpi)
 
+add_test(NAME quality_tools COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/quality_tools
+  ${CMAKE_SOURCE_DIR})
+set_tests_properties(quality_tools PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300 PROCESSORS 2
+  LABELS rules)
+
 # Of bench/, which may be left out of a build; keep these last.
 if(NOT TARGET aq_bench)
   return()
