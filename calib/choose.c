@@ -20,7 +20,7 @@ typedef struct {
     int n_basis;
     aq_selector *selectors;
     int n_selector;
-    aq_trial_sum *sums; /* [n_basis, n_selector] */
+    aq_trial_sum *sums; /* [n_basis, n_selector], then of exact scores */
     int grid[AQ_BUDGET_GRID];
     int n_grid;
     double *losses; /* [n_basis, n_layer, n_kv_head, n_grid]; NULL: no budgets are asked for */
@@ -47,7 +47,7 @@ static aq_status plan_choice(const aq_engine *engine, const aq_choose_options *o
         c->selectors = calloc(1, sizeof *c->selectors);
         if (c->selectors) c->selectors[0].codes = aq_projection_codes(&sizes);
     }
-    c->sums = calloc((size_t)(MOST_BASES * c->n_selector), sizeof *c->sums);
+    c->sums = calloc((size_t)(MOST_BASES * c->n_selector + 1), sizeof *c->sums);
     c->n_grid = aq_budget_grid(config->d_head, c->grid);
     c->n_loss = (int64_t)config->n_layer * config->n_kv_head * c->n_grid;
     if (options->k_budget != 0) {
@@ -79,7 +79,10 @@ static aq_status solve_bases(aq_engine *engine, aq_comm *comm, const aq_gram *gr
 
 /* aq_sample_fn: one layer in every basis. */
 static aq_status try_layer(void *arg, const aq_sample *sample) {
+    static const aq_selector exact = {.codes = {.n_segment = 0}};
     choice *c = arg;
+    AQ_TRY(aq_trial_add(sample, &c->projections[0], &exact, 1, &rule,
+                        c->sums + c->n_basis * c->n_selector));
     const int64_t at = (int64_t)sample->layer * sample->n_kv_head * c->n_grid;
     for (int b = 0; b < c->n_basis; b++) {
         AQ_TRY(aq_trial_add(sample, &c->projections[b], c->selectors, c->n_selector, &rule,
@@ -94,7 +97,7 @@ static aq_status try_layer(void *arg, const aq_sample *sample) {
 /* Adds up what the ranks found. Collective. */
 static aq_status join(aq_comm *comm, choice *c) {
     _Static_assert(sizeof(aq_trial_sum) == 2 * sizeof(double), "a trial's sums are two doubles");
-    AQ_TRY(aq_comm_sum_f64(comm, &c->sums[0].loss, 2 * (int64_t)c->n_basis * c->n_selector));
+    AQ_TRY(aq_comm_sum_f64(comm, &c->sums[0].loss, 2 * ((int64_t)c->n_basis * c->n_selector + 1)));
     if (!c->losses) return AQ_OK;
     return aq_comm_sum_f64(comm, c->losses, c->n_basis * c->n_loss);
 }
@@ -104,6 +107,10 @@ static int by_loss(const void *a, const void *b) {
     return (x->loss > y->loss) - (x->loss < y->loss);
 }
 
+static double mean_loss(const aq_trial_sum *sum) {
+    return sum->n > 0 ? sum->loss / sum->n : 0;
+}
+
 /* The pairs by rising loss; returns the number of the best one in c->sums, of equals the first.
  * Fresh memory in the table. */
 static aq_status rank_pairs(const choice *c, aq_choose_table *table, int *best) {
@@ -111,9 +118,10 @@ static aq_status rank_pairs(const choice *c, aq_choose_table *table, int *best) 
     table->rows = calloc((size_t)n, sizeof *table->rows);
     if (!table->rows) return aq_fail(AQ_ERR_MEMORY, "no memory to choose a selector");
     table->n_row = n;
+    table->exact_loss = mean_loss(&c->sums[n]);
     *best = 0;
     for (int i = 0; i < n; i++) {
-        const double loss = c->sums[i].n > 0 ? c->sums[i].loss / c->sums[i].n : 0;
+        const double loss = mean_loss(&c->sums[i]);
         table->rows[i] = (aq_choose_row){c->projections[i / c->n_selector].basis,
                                          c->selectors[i % c->n_selector], loss};
         if (loss < table->rows[*best].loss) *best = i;

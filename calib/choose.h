@@ -33,6 +33,7 @@ typedef struct {
     aq_choose_row *rows; /* by rising loss; NULL if there was nothing to choose from */
     int n_row;
     int64_t n_held_out; /* tokens sampled */
+    double exact_loss;  /* of choosing by exact scores: what no selector can do without */
 } aq_choose_table;
 
 /* As aq_calibrate, with choices. With a text too short to be held out from, and no selector or

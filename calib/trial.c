@@ -94,15 +94,17 @@ static void score_static(const trial *t, const scratch *s, int which, int64_t be
     }
 }
 
-/* s->z = scores of a selector for query i, the near ones exact. */
+/* s->z = scores of a selector for query i, the near ones exact; all of them without codes. */
 static void score_selector(const trial *t, const scratch *s, int64_t i, int which, int64_t begin,
                            int64_t end) {
     const aq_group *group = t->group;
     const size_t row_bytes = (size_t)(group->pos[i] + 1) * sizeof(float);
+    const size_t far_bytes =
+        t->list[which].codes.n_segment > 0 ? (size_t)(end - begin) * sizeof(float) : 0;
     for (int h = 0; h < group->n_group; h++) {
         float *z = s->z + h * group->n_tok;
         memcpy(z, s->exact + h * group->n_tok, row_bytes);
-        memset(z + begin, 0, (size_t)(end - begin) * sizeof *z);
+        memset(z + begin, 0, far_bytes);
     }
     if (t->list[which].n_dynamic > 0)
         score_dynamic(t, s, i, &t->list[which], begin, end);

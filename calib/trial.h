@@ -21,7 +21,8 @@ typedef struct {
 } aq_trial_sum;
 
 /* sums[i] += what list[i] loses on one layer of a sample in the basis of the projection. Codes have
- * at most 8 bits. AQ_ERR_MEMORY. Local. */
+ * at most 8 bits; a selector without any stands for exact scores, which lose the least there is.
+ * AQ_ERR_MEMORY. Local. */
 aq_status aq_trial_add(const aq_sample *sample, const aq_projection *projection,
                        const aq_selector *list, int n, const aq_mass_rule *rule,
                        aq_trial_sum *sums);

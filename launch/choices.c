@@ -42,10 +42,10 @@ void aq_choices_print(const aq_choose_table *table, const aq_projection *project
     if (table->n_row > 0) {
         fprintf(to,
                 "chosen on %" PRId64
-                " held-out tokens, %d pairs of basis and selector tried; bytes "
-                "of codes a token and KV head:\n"
+                " held-out tokens, %d pairs of basis and selector tried; exact "
+                "scores lose %.5f\nbytes are of codes, a token and KV head\n"
                 "  basis    selector                   columns  read  stored  loss\n",
-                table->n_held_out, table->n_row);
+                table->n_held_out, table->n_row, table->exact_loss);
         for (int row = 0; row < table->n_row; row++)
             if (is_shown(table, row)) print_row(&table->rows[row], to);
     }
@@ -57,6 +57,7 @@ void aq_choices_report(const aq_choose_table *table, const aq_projection *projec
     char text[64];
     const int64_t n_head = (int64_t)projection->n_layer * projection->n_kv_head;
     aq_report_int(report, "held_out_tokens", table->n_held_out);
+    aq_report_real(report, "exact_loss", table->exact_loss);
     aq_report_list(report, "choices");
     for (int i = 0; i < table->n_row; i++) {
         const aq_choose_row *row = &table->rows[i];

@@ -88,6 +88,8 @@ static void check_ranks(aq_engine *engine, aq_comm *self) {
         CU_ASSERT_EQUAL(many_table.n_held_out, N_HELD);
         for (int i = 1; i < many_table.n_row; i++)
             CU_ASSERT_TRUE(many_table.rows[i].loss >= many_table.rows[i - 1].loss);
+        CU_ASSERT_TRUE(many_table.exact_loss > 0 &&
+                       many_table.exact_loss < many_table.rows[0].loss);
         CU_ASSERT_EQUAL(many.basis, many_table.rows[0].basis);
         CU_ASSERT_EQUAL(memcmp(&many.codes, &many_table.rows[0].selector.codes, sizeof many.codes),
                         0);

@@ -236,6 +236,19 @@ static void test_all_mass(void) {
     aq_sample_case_close(c);
 }
 
+/* Without codes the scores are exact: as good as 8 bits of everything, or a little better. */
+static void test_exact(void) {
+    static const aq_selector exact = {.codes = {.n_segment = 0}};
+    aq_sample_case *c = aq_sample_case_open(9);
+    aq_trial_sum sums[2] = {{0}};
+    const aq_selector list[2] = {exact, selectors[4]};
+    aq_test_ok(aq_trial_add(&c->sample, &c->projection, list, 2, &rule, sums));
+    CU_ASSERT_TRUE(fabs(sums[0].loss / sums[1].loss - 1) < 0.01);
+    const result r = oracle(c, &selectors[4], NO_BUG);
+    CU_ASSERT_TRUE(fabs(sums[0].loss / r.loss - 1) < 0.01);
+    aq_sample_case_close(c);
+}
+
 static void test_threads_give_the_same_bits(void) {
     aq_sample_case *c = aq_sample_case_open(7);
     aq_trial_sum one[N_SELECTOR] = {{0}};
@@ -259,5 +272,6 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "losses", test_losses);
     CU_add_test(suite, "recall", test_recall);
     CU_add_test(suite, "all of the mass", test_all_mass);
+    CU_add_test(suite, "exact scores", test_exact);
     CU_add_test(suite, "threads", test_threads_give_the_same_bits);
 }
