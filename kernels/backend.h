@@ -11,9 +11,11 @@
 
 #include "kernels/activate.h"
 #include "kernels/add_bias.h"
+#include "kernels/attn_mass.h"
 #include "kernels/attn_merge.h"
 #include "kernels/attn_partial.h"
 #include "kernels/attn_select.h"
+#include "kernels/code_selector.h"
 #include "kernels/embed.h"
 #include "kernels/kv_append.h"
 #include "kernels/kv_read.h"
@@ -57,8 +59,10 @@ typedef struct {
     void (*prune_dims)(aq_backend *be, const aq_prune_dims_args *args);
     void (*kv_append)(aq_backend *be, const aq_kv_append_args *args);
     void (*kv_read)(aq_backend *be, const aq_kv_read_args *args);
+    void (*code_selector)(aq_backend *be, const aq_code_selector_args *args);
     void (*attn_partial)(aq_backend *be, const aq_attn_partial_args *args);
     void (*attn_select)(aq_backend *be, const aq_attn_select_args *args);
+    void (*attn_mass)(aq_backend *be, const aq_attn_mass_args *args);
     void (*attn_merge)(aq_backend *be, const aq_attn_merge_args *args);
 } aq_backend_ops;
 

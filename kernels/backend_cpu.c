@@ -98,12 +98,20 @@ static void cpu_kv_read(aq_backend *be, const aq_kv_read_args *args) {
     aq_kv_read_cpu((aq_cpu *)be, args);
 }
 
+static void cpu_code_selector(aq_backend *be, const aq_code_selector_args *args) {
+    aq_code_selector_cpu((aq_cpu *)be, args);
+}
+
 static void cpu_attn_partial(aq_backend *be, const aq_attn_partial_args *args) {
     aq_attn_partial_cpu((aq_cpu *)be, args);
 }
 
 static void cpu_attn_select(aq_backend *be, const aq_attn_select_args *args) {
     aq_attn_select_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_attn_mass(aq_backend *be, const aq_attn_mass_args *args) {
+    aq_attn_mass_cpu((aq_cpu *)be, args);
 }
 
 static void cpu_attn_merge(aq_backend *be, const aq_attn_merge_args *args) {
@@ -130,8 +138,10 @@ static const aq_backend_ops cpu_ops = {
     .prune_dims = cpu_prune_dims,
     .kv_append = cpu_kv_append,
     .kv_read = cpu_kv_read,
+    .code_selector = cpu_code_selector,
     .attn_partial = cpu_attn_partial,
     .attn_select = cpu_attn_select,
+    .attn_mass = cpu_attn_mass,
     .attn_merge = cpu_attn_merge,
 };
 

@@ -70,8 +70,10 @@ void aq_topk_dims_cpu(aq_cpu *cpu, const aq_topk_dims_args *args);
 void aq_prune_dims_cpu(aq_cpu *cpu, const aq_prune_dims_args *args);
 void aq_kv_append_cpu(aq_cpu *cpu, const aq_kv_append_args *args);
 void aq_kv_read_cpu(aq_cpu *cpu, const aq_kv_read_args *args);
+void aq_code_selector_cpu(aq_cpu *cpu, const aq_code_selector_args *args);
 void aq_attn_partial_cpu(aq_cpu *cpu, const aq_attn_partial_args *args);
 void aq_attn_select_cpu(aq_cpu *cpu, const aq_attn_select_args *args);
+void aq_attn_mass_cpu(aq_cpu *cpu, const aq_attn_mass_args *args);
 void aq_attn_merge_cpu(aq_cpu *cpu, const aq_attn_merge_args *args);
 
 /* What this processor can run, found by asking it; the environment is not looked at. */

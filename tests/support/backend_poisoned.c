@@ -160,6 +160,11 @@ static void poisoned_kv_read(aq_backend *be, const aq_kv_read_args *args) {
     inner->ops->kv_read(inner, args);
 }
 
+static void poisoned_code_selector(aq_backend *be, const aq_code_selector_args *args) {
+    aq_backend *inner = ((poisoned *)be)->inner;
+    inner->ops->code_selector(inner, args);
+}
+
 static void poisoned_attn_partial(aq_backend *be, const aq_attn_partial_args *args) {
     aq_backend *inner = ((poisoned *)be)->inner;
     inner->ops->attn_partial(inner, args);
@@ -168,6 +173,11 @@ static void poisoned_attn_partial(aq_backend *be, const aq_attn_partial_args *ar
 static void poisoned_attn_select(aq_backend *be, const aq_attn_select_args *args) {
     aq_backend *inner = ((poisoned *)be)->inner;
     inner->ops->attn_select(inner, args);
+}
+
+static void poisoned_attn_mass(aq_backend *be, const aq_attn_mass_args *args) {
+    aq_backend *inner = ((poisoned *)be)->inner;
+    inner->ops->attn_mass(inner, args);
 }
 
 static void poisoned_attn_merge(aq_backend *be, const aq_attn_merge_args *args) {
@@ -195,8 +205,10 @@ static const aq_backend_ops poisoned_ops = {
     .prune_dims = poisoned_prune_dims,
     .kv_append = poisoned_kv_append,
     .kv_read = poisoned_kv_read,
+    .code_selector = poisoned_code_selector,
     .attn_partial = poisoned_attn_partial,
     .attn_select = poisoned_attn_select,
+    .attn_mass = poisoned_attn_mass,
     .attn_merge = poisoned_attn_merge,
 };
 
