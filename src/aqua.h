@@ -149,8 +149,8 @@ typedef struct {
     int64_t n_tok_owned;            /* tokens whose keys this rank holds */
     int64_t sent_bytes, n_exchange; /* put on the wire by this rank, collectives */
     /* Over queries, KV heads and layers that see everything, this rank's tokens: (query, token)
-     * pairs visible, pairs that were attended to exactly, and bytes of the cache that scoring and
-     * mixing them takes when each query reads for itself. */
+     * pairs visible, dropped tokens included, pairs that were attended to exactly, and bytes of the
+     * cache that scoring and mixing them takes when each query reads for itself. */
     int64_t n_pair, n_attended, n_byte_moved;
     /* With k_tau or k_budget: columns that decided, over the queries this rank computed, their
      * heads and layers, and the number of these. */

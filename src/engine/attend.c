@@ -5,28 +5,33 @@
 #include "src/base/clock.h"
 #include "src/engine/session.h"
 
-/* part = the queries of the step against all tokens of this rank's tiles. */
-static void attend_all(const aq_session *session, int layer, const aq_score_shape *score,
-                       const float *q, const int16_t *dims, float *part) {
-    const aq_engine *engine = session->engine;
+/* What makes the scores of the step's queries over this rank's tiles; part is not set. */
+static aq_attn_partial_args score_args(const aq_session *session, int layer,
+                                       const aq_score_shape *score, const float *q,
+                                       const int16_t *dims) {
+    const aq_model_config *config = &session->engine->config;
     const aq_step *step = &session->step;
-    const aq_kv_tiles tiles = aq_kvcache_tiles(&session->cache, layer, step->begin, step->end);
-    const bool windowed = aq_model_windowed(&engine->config, layer);
-    engine->be->ops->attn_partial(
-        engine->be,
-        &(aq_attn_partial_args){.q = q,
-                                .dims = score->n_dim < score->n_col ? dims : NULL,
-                                .n_dim = score->n_dim,
-                                .q_pos = step->q_pos,
-                                .n_q = step->n_q,
-                                .n_head = engine->config.n_head,
-                                .scale = engine->config.attn_scale,
-                                .kv = aq_kvcache_layer(&session->cache, layer, step->end),
-                                .tile_pos = tiles.pos,
-                                .tile_at = tiles.at,
-                                .n_tile = tiles.n,
-                                .window = windowed ? engine->config.window : 0,
-                                .part = part});
+    const aq_kv_tiles tiles = aq_session_tiles(session, layer);
+    return (aq_attn_partial_args){.q = q,
+                                  .dims = score->n_dim < score->n_col ? dims : NULL,
+                                  .n_dim = score->n_dim,
+                                  .q_pos = step->q_pos,
+                                  .n_q = step->n_q,
+                                  .n_head = config->n_head,
+                                  .scale = config->attn_scale,
+                                  .kv = aq_kvcache_layer(&session->cache, layer, step->end),
+                                  .tile_pos = tiles.pos,
+                                  .tile_at = tiles.at,
+                                  .n_tile = tiles.n,
+                                  .slot_pos = tiles.slot_pos,
+                                  .window = aq_model_windowed(config, layer) ? config->window : 0};
+}
+
+/* part = the queries of the step against all tokens of this rank's tiles. */
+static void attend_all(const aq_session *session, const aq_attn_partial_args *scores, float *part) {
+    aq_attn_partial_args args = *scores;
+    args.part = part;
+    session->engine->be->ops->attn_partial(session->engine->be, &args);
 }
 
 /* step->part = the queries of the step against the tokens that the selector chooses. */
@@ -34,7 +39,7 @@ static void attend_selected(const aq_session *session, int layer, const float *q
     const aq_engine *engine = session->engine;
     const aq_session_options *options = &session->options;
     const aq_step *step = &session->step;
-    const aq_kv_tiles tiles = aq_kvcache_tiles(&session->cache, layer, step->begin, step->end);
+    const aq_kv_tiles tiles = aq_session_tiles(session, layer);
     const int64_t row = (int64_t)layer * engine->config.n_kv_head * engine->config.d_head;
     engine->be->ops->attn_select(
         engine->be,
@@ -113,11 +118,11 @@ static double log_sum(const aq_session *session, const float *parts, int64_t row
 
 /* Dense attention over the same cache beside that of the step: how much of its mass the chosen
  * tokens hold. */
-static aq_status measure_mass(aq_session *session, int layer, aq_attend_way way,
-                              const aq_score_shape *score, const float *q) {
+static aq_status measure_mass(aq_session *session, aq_attend_way way,
+                              const aq_attn_partial_args *scores) {
     const aq_step *step = &session->step;
     const int64_t n_row = step->n_tok * session->engine->config.n_head;
-    attend_all(session, layer, score, q, NULL, step->exact_part);
+    attend_all(session, scores, step->exact_part);
     AQ_TRY(exchange_parts(session, way, step->exact_part, step->exact_parts));
     for (int64_t row = 0; row < n_row; row++)
         session->stats.mass_sum += exp(log_sum(session, step->parts, row, n_row) -
@@ -133,6 +138,7 @@ aq_status aq_attend(aq_session *session, int layer, aq_attend_way way) {
     const aq_model_config *config = &session->engine->config;
     const aq_score_shape score = aq_session_score(session, layer, way);
     const bool gathers = session->plan.n_rank > 1 && way == AQ_ATTEND_VISITING;
+    const bool evicts = aq_session_evicts(session, layer);
     const float *q = score.projects ? step->q_proj : step->q;
     const int16_t *dims = step->dims;
     int64_t now = aq_clock_ns();
@@ -143,21 +149,23 @@ aq_status aq_attend(aq_session *session, int layer, aq_attend_way way) {
         dims = step->dims_all;
     }
     now = aq_session_lap(&stats->exchange_ns, now);
+    const aq_attn_partial_args scores = score_args(session, layer, &score, q, dims);
     if (score.selects)
         attend_selected(session, layer, q);
     else
-        attend_all(session, layer, &score, q, dims, step->part);
+        attend_all(session, &scores, step->part);
     if (!aq_model_windowed(config, layer)) aq_traffic_add(session, layer, &score, q, dims);
     now = aq_session_lap(&stats->attend_ns, now);
     AQ_TRY(exchange_parts(session, way, step->part, step->parts));
     now = aq_session_lap(&stats->exchange_ns, now);
-    if (score.selects && session->options.measure_mass)
-        AQ_TRY(measure_mass(session, layer, way, &score, q));
+    if (score.selects && session->options.measure_mass) AQ_TRY(measure_mass(session, way, &scores));
     be->ops->attn_merge(be, &(aq_attn_merge_args){.parts = step->parts,
                                                   .n_part = session->plan.n_rank,
                                                   .n_row = step->n_tok * config->n_head,
                                                   .d_head = config->d_head,
-                                                  .out = step->mixed});
+                                                  .out = step->mixed,
+                                                  .ml = evicts ? step->ml : NULL});
+    if (evicts) AQ_TRY(aq_evict_after(session, layer, way, &scores));
     aq_session_lap(&stats->attend_ns, now);
     return AQ_OK;
 }

@@ -4,12 +4,13 @@ static int64_t min(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static int64_t share_of(const aq_plan *plan, int64_t n_keep) {
-    return (n_keep + plan->n_rank - 1) / plan->n_rank;
+/* Tokens of a text of n_ctx that this rank keeps: all if all ranks together may keep all. */
+static int64_t share_of(const aq_plan *plan, int64_t n_keep, int64_t n_ctx) {
+    return n_keep >= n_ctx ? n_ctx : (n_keep + plan->n_rank - 1) / plan->n_rank;
 }
 
 int64_t aq_h2o_tiles(const aq_plan *plan, int64_t n_keep, int64_t n_step, int64_t n_ctx) {
-    const int64_t n_slot = share_of(plan, min(n_keep, n_ctx)) + aq_plan_most_owned(plan, n_step);
+    const int64_t n_slot = share_of(plan, n_keep, n_ctx) + aq_plan_most_owned(plan, n_step);
     return min((n_slot + AQ_TILE - 1) / AQ_TILE, aq_plan_tiles(plan, plan->rank, n_ctx));
 }
 
@@ -25,14 +26,14 @@ static aq_status alloc_all(aq_h2o *h2o) {
     AQ_TRY(alloc(be, n_tile, sizeof *h2o->tile_pos, &h2o->tile_pos));
     AQ_TRY(alloc(be, n_tile * AQ_TILE, sizeof *h2o->acc, &h2o->acc));
     AQ_TRY(alloc(be, h2o->n_step, sizeof *h2o->slot, &h2o->slot));
-    return alloc(be, h2o->n_step, sizeof *h2o->drop, &h2o->drop);
+    return alloc(be, h2o->n_step, sizeof *h2o->work, &h2o->work);
 }
 
 aq_status aq_h2o_open(aq_backend *be, const aq_plan *plan, int n_layer, int64_t n_keep,
                       int64_t n_step, int64_t n_ctx, aq_h2o *out) {
     *out = (aq_h2o){.be = be,
                     .n_layer = n_layer,
-                    .n_keep = share_of(plan, n_keep),
+                    .n_keep = share_of(plan, n_keep, n_ctx),
                     .n_recent = n_keep / 2,
                     .n_step = aq_plan_most_owned(plan, n_step),
                     .n_tile = aq_h2o_tiles(plan, n_keep, n_step, n_ctx)};
@@ -45,7 +46,7 @@ aq_status aq_h2o_open(aq_backend *be, const aq_plan *plan, int n_layer, int64_t 
 }
 
 void aq_h2o_close(aq_h2o *h2o) {
-    void *const blocks[] = {h2o->slot_pos, h2o->tile_pos, h2o->acc, h2o->slot, h2o->drop};
+    void *const blocks[] = {h2o->slot_pos, h2o->tile_pos, h2o->acc, h2o->slot, h2o->work};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         if (blocks[i]) h2o->be->ops->release(h2o->be, blocks[i]);
     *h2o = (aq_h2o){0};

@@ -2,7 +2,8 @@
  * the least attention. For src/engine.
  *
  * After a step that ends before position `end`, with N tokens to be kept over P ranks, each layer
- * that sees everything holds on each rank at most ceil(N / P) tokens. Dropped are, in this order,
+ * that sees everything holds on each rank at most ceil(N / P) tokens; if the context is no longer
+ * than N, all. Dropped are, in this order,
  *
  *   1. of the tokens before position end - N / 2: those of least accumulated attention
  *      (kernels/attn_mass.h), of equal ones the older first;
@@ -46,7 +47,7 @@ typedef struct {
     int64_t *slot_pos, *tile_pos;
     float *acc;    /* all three: of all layers, one behind the other */
     int64_t *slot; /* [n_step] of the step's tokens in the current layer */
-    int64_t *drop; /* [n_step] working memory */
+    int64_t *work; /* [n_step] */
 } aq_h2o;
 
 /* Tiles of room that a layer needs on this rank to keep n_keep tokens over all ranks when steps

@@ -6,12 +6,12 @@ static int64_t min(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static aq_kv_pool measure_pool(const aq_kv_view *view, int n_layer, int64_t n_tile) {
+static aq_kv_pool measure_pool(const aq_kv_view *view, int n_layer, int64_t n_tile, bool by_slot) {
     aq_kv_pool pool = {.view = *view, .n_layer = n_layer, .n_tile_max = n_layer > 0 ? n_tile : 0};
     pool.key_bytes = view->n_kv_head * aq_kv_key_bytes(view);
     pool.value_bytes = view->n_kv_head * aq_kv_value_bytes(view);
     pool.selector_bytes = view->n_kv_head * aq_kv_selector_bytes(view);
-    if (aq_kv_has_open_tile(view)) {
+    if (aq_kv_has_open_tile(view) && !by_slot) {
         pool.open_key_n = (int64_t)view->n_kv_head * AQ_TILE * view->n_col;
         pool.open_value_n = (int64_t)view->n_kv_head * AQ_TILE * view->d_head;
     }
@@ -72,11 +72,12 @@ aq_status aq_kvcache_open(aq_backend *be, const aq_kvcache_shape *shape, const a
     const int n_windowed = aq_layer_set_count(&shape->windowed_layers);
     *out = (aq_kvcache){.be = be, .plan = *plan, .shape = *shape};
     out->n_tile = aq_plan_tiles(plan, plan->rank, shape->n_ctx);
-    out->full = measure_pool(&shape->full, shape->n_layer - n_windowed, out->n_tile);
+    out->full = measure_pool(&shape->full, shape->n_layer - n_windowed,
+                             shape->by_slot ? shape->n_slot_tile : out->n_tile, shape->by_slot);
     /* The first query of a step looks back furthest, and the step's last token is already there. */
     const int64_t n_kept = min(shape->window, shape->n_ctx) - 1 + shape->n_step_max;
     out->windowed = measure_pool(&shape->windowed, n_windowed,
-                                 min(out->n_tile, aq_plan_most_tiles(plan, n_kept)));
+                                 min(out->n_tile, aq_plan_most_tiles(plan, n_kept)), false);
     if (alloc_all(out) != AQ_OK) {
         const double asked = mib(&out->full) + mib(&out->windowed);
         aq_kvcache_close(out);

@@ -19,6 +19,10 @@ typedef struct {
     int64_t window;     /* tokens that a query of a windowed layer sees, itself included */
     int64_t n_step_max; /* tokens of one step, over all ranks */
     int64_t n_ctx;
+    /* Layers that see everything are filled slot by slot (h2o.h), in n_slot_tile tiles of room,
+     * none of them open. */
+    bool by_slot;
+    int64_t n_slot_tile;
 } aq_kvcache_shape;
 
 /* Layers of one kind. */
@@ -64,9 +68,11 @@ typedef struct {
     const int64_t *pos; /* [n] */
     const int64_t *at;  /* [n], or NULL: tile j at place j */
     int64_t n;
+    const int64_t *slot_pos; /* [n, AQ_TILE] by place where slots have positions; else NULL */
 } aq_kv_tiles;
 
-/* The tiles that queries at positions `first` .. end - 1 may see. Local. */
+/* The tiles that queries at positions `first` .. end - 1 may see, unless the layer is filled slot
+ * by slot. Local. */
 aq_kv_tiles aq_kvcache_tiles(const aq_kvcache *cache, int layer, int64_t first, int64_t end);
 
 /* Where a slot of the plan (aq_plan_slot) lies in the rings of windowed layers. Local. */

@@ -102,6 +102,10 @@ static void keep(const aq_session *session, int layer, aq_attend_way way, const 
     if (way == AQ_ATTEND_REPLICATED &&
         aq_plan_owner(&session->plan, step->pos[0]) != session->plan.rank)
         return;
+    if (aq_session_evicts(session, layer)) {
+        aq_evict_append(session, layer, key);
+        return;
+    }
     be->ops->kv_append(
         be, &(aq_kv_append_args){.kv = aq_kvcache_layer(&session->cache, layer, step->end),
                                  .key = key,

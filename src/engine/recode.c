@@ -76,6 +76,9 @@ static aq_status check(const aq_session *session, const aq_session *from) {
     if (session->engine != from->engine || from->shape.score.projects || session->n_tok > 0)
         return aq_fail(AQ_ERR_USAGE, "only an empty session can take over the tokens of another, "
                                      "which must be dense and of the same engine");
+    if (session->shape.evicts || from->shape.evicts)
+        return aq_fail(AQ_ERR_USAGE, "a session that drops tokens (--h2o) cannot take over the "
+                                     "tokens of another; make a projection file first (calibrate)");
     if (from->n_tok > session->options.n_ctx)
         return aq_fail(AQ_ERR_LIMIT, "%lld tokens to take over do not fit a context of %lld",
                        (long long)from->n_tok, (long long)session->options.n_ctx);

@@ -6,6 +6,7 @@
 #define MAX_N_BATCH     (1 << 20) /* the sizes of a step then fit int64_t, whatever the model */
 #define DEFAULT_K_RATIO 0.75
 #define DEFAULT_MASS    0.98
+#define MAX_H2O_BATCH   256 /* a step's tokens need room beside those that are kept */
 
 static bool is_share(double x) { /* written so that NaN fails */
     return x > 0 && x <= 1;
@@ -58,6 +59,16 @@ static aq_status check_select(const aq_engine *engine, const aq_session_options 
     return AQ_OK;
 }
 
+static aq_status check_h2o(aq_session_options *options) {
+    if (options->n_h2o < 0) return aq_fail(AQ_ERR_USAGE, "--h2o must not be negative");
+    if (options->n_h2o == 0) return AQ_OK;
+    if (aq_kv_type_coded(options->key_type) || aq_kv_type_coded(options->value_type))
+        return aq_fail(AQ_ERR_USAGE, "--h2o drops tokens one by one, and codes need whole tiles; "
+                                     "use f32 or bf16 (-ctk, -ctv)");
+    if (options->n_batch > MAX_H2O_BATCH) options->n_batch = MAX_H2O_BATCH;
+    return AQ_OK;
+}
+
 aq_status aq_score_check(const aq_engine *engine, aq_session_options *options) {
     const aq_projection *projection = &engine->projection;
     if (options->n_batch == 0) options->n_batch = DEFAULT_N_BATCH;
@@ -67,6 +78,7 @@ aq_status aq_score_check(const aq_engine *engine, aq_session_options *options) {
     AQ_TRY(check_sizes(engine, options));
     AQ_TRY(check_aqua(engine, options));
     AQ_TRY(check_select(engine, options));
+    AQ_TRY(check_h2o(options));
     if (options->attn == AQ_ATTN_DENSE) return AQ_OK;
     if (!projection->pq)
         return aq_fail(AQ_ERR_USAGE, "--attn aqua and select need a projection; make one with "

@@ -26,8 +26,9 @@ static aq_kv_view make_view(const aq_session *session) {
 static int64_t select_bytes(const aq_session *session) {
     const aq_kv_view view = make_view(session);
     const int n_thread = session->engine->n_thread;
-    const int64_t n_tile =
-        aq_plan_tiles(&session->plan, session->plan.rank, session->options.n_ctx);
+    const int64_t n_tile = session->shape.evicts ? session->h2o.n_tile
+                                                 : aq_plan_tiles(&session->plan, session->plan.rank,
+                                                                 session->options.n_ctx);
     const int64_t needed =
         aq_attn_select_work(&view, session->engine->config.n_head, n_thread, n_tile);
     const int64_t wanted = n_thread * SELECT_BYTES_PER_THREAD;
@@ -41,8 +42,8 @@ static void make_shape(aq_session *session) {
         (aq_step_shape){.n_tok_max = aq_plan_most_owned(&session->plan, n_q),
                         .n_q_max = n_q,
                         .score = aq_score_full(options, session->engine->config.d_head),
+                        .evicts = options->n_h2o > 0,
                         .measures = options->measure_mass};
-    if (session->shape.score.selects) session->shape.select_bytes = select_bytes(session);
 }
 
 /* Whether the context is still so short that dense attention is faster. */
@@ -156,8 +157,22 @@ static aq_status open_cache(aq_session *session) {
                                     .windowed_layers = config->windowed,
                                     .window = config->window,
                                     .n_step_max = session->shape.n_q_max,
-                                    .n_ctx = options->n_ctx};
+                                    .n_ctx = options->n_ctx,
+                                    .by_slot = session->shape.evicts,
+                                    .n_slot_tile = session->h2o.n_tile};
     return aq_kvcache_open(session->engine->be, &shape, &session->plan, &session->cache);
+}
+
+static aq_status open_h2o(aq_session *session) {
+    const aq_model_config *config = &session->engine->config;
+    const aq_session_options *options = &session->options;
+    if (!session->shape.evicts) return AQ_OK;
+    if (options->n_h2o < (int64_t)AQ_H2O_LEAST * session->plan.n_rank)
+        return aq_fail(AQ_ERR_USAGE, "--h2o must keep at least %d tokens on each of %d ranks",
+                       AQ_H2O_LEAST, session->plan.n_rank);
+    return aq_h2o_open(session->engine->be, &session->plan,
+                       config->n_layer - aq_layer_set_count(&config->windowed), options->n_h2o,
+                       session->shape.n_q_max, options->n_ctx, &session->h2o);
 }
 
 static aq_status open_local(aq_session *session) {
@@ -168,6 +183,8 @@ static aq_status open_local(aq_session *session) {
     session->n_dynamic = n_dynamic > 0 || own_codes ? n_dynamic : engine->projection.n_dynamic;
     make_shape(session);
     AQ_TRY(check_messages(session));
+    AQ_TRY(open_h2o(session));
+    if (session->shape.score.selects) session->shape.select_bytes = select_bytes(session);
     AQ_TRY(open_cache(session));
     AQ_TRY(aq_step_open(engine, &session->plan, &session->shape, &session->step));
     AQ_TRY(open_ropes(session));
@@ -208,6 +225,7 @@ void aq_session_close(aq_session *session) {
     aq_coll_close(session->coll);
     aq_step_close(be, &session->step);
     aq_kvcache_close(&session->cache);
+    aq_h2o_close(&session->h2o);
     void *const blocks[] = {session->dim_weight, session->budget, session->hidden,
                             session->rope.inv_freq, session->rope_local.inv_freq};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
@@ -217,6 +235,7 @@ void aq_session_close(aq_session *session) {
 
 void aq_session_reset(aq_session *session) {
     session->n_tok = 0;
+    aq_h2o_reset(&session->h2o);
 }
 
 int64_t aq_session_length(const aq_session *session) {
@@ -254,6 +273,10 @@ aq_session_stats aq_session_describe(const aq_session *session) {
     stats.token_selector_bytes = (double)aq_kv_selector_bytes(view) / AQ_TILE;
     stats.step_bytes = (int64_t)session->step.memory_bytes;
     stats.n_tok_owned = aq_plan_tokens(plan, plan->rank, session->n_tok);
+    if (session->h2o.n_layer > 0) { /* all layers that drop hold as many */
+        const aq_h2o_layer first = aq_h2o_at(&session->h2o, 0);
+        stats.n_tok_owned = aq_h2o_held(&first);
+    }
     stats.sent_bytes = aq_coll_bytes_sent(session->coll);
     stats.n_exchange = aq_coll_call_count(session->coll);
     return stats;

@@ -5,6 +5,7 @@
 #include "comm/coll.h"
 #include "src/aqua.h"
 #include "src/engine/engine.h"
+#include "src/engine/h2o.h"
 #include "src/engine/kvcache.h"
 #include "src/engine/plan.h"
 #include "src/engine/step.h"
@@ -22,6 +23,7 @@ struct aq_session {
     aq_session_options options; /* defaults filled in */
     aq_step_shape shape;
     aq_kvcache cache;
+    aq_h2o h2o; /* directories of the layers that drop tokens, if the session does */
     aq_step step;
     aq_rope_table rope, rope_local; /* of layers that see everything, and of windowed ones */
     float *dim_weight; /* [n_layer, n_kv_head, n_col] sigma where columns are ranked with it */
@@ -55,6 +57,25 @@ aq_score_shape aq_session_score(const aq_session *session, int layer, aq_attend_
  * q, the dims of which decided, or all. Local. */
 void aq_traffic_add(aq_session *session, int layer, const aq_score_shape *score, const float *q,
                     const int16_t *dims);
+
+/* Whether a layer drops tokens. Local. */
+bool aq_session_evicts(const aq_session *session, int layer);
+
+/* The tiles of a layer that the step's queries may see. Local. */
+aq_kv_tiles aq_session_tiles(const aq_session *session, int layer);
+
+/* Tokens of the text that this rank has dropped in a layer, before it drops those of the step.
+ * Local. */
+int64_t aq_evict_gone(const aq_session *session, int layer);
+
+/* In a layer that drops tokens, in place of kv_append: gives the step's tokens free slots and
+ * writes them there. Local. */
+void aq_evict_append(const aq_session *session, int layer, const float *key);
+
+/* And after its attention, `scores` of which were merged with step->ml: adds up what each token has
+ * got, and drops tokens. Collective. */
+aq_status aq_evict_after(aq_session *session, int layer, aq_attend_way way,
+                         const aq_attn_partial_args *scores);
 
 /* step->mixed = attention of this rank's queries over the tiles of all ranks, merged in rank order.
  * Collective. */

@@ -82,11 +82,14 @@ static void carve(aq_step *step, aq_arena *arena, const aq_engine *engine, int n
     step->recv_bytes = int64s(arena, n_rank);
     step->select_work = aq_arena_carve(arena, (size_t)shape->select_bytes, 1);
     step->counts = int32s(arena, score->selects ? 3 * shape->n_q_max * config->n_kv_head : 0);
+    const int64_t ml_width = shape->evicts ? 2 * config->n_head : 0;
+    step->ml = floats(arena, n_tok, ml_width);
     const int64_t n_measured = shape->measures ? shape->n_q_max : 0;
     step->exact_part = floats(arena, n_measured, part_width);
     if (n_rank == 1) { /* this rank's queries are all there are */
         step->parts = step->part;
         step->exact_parts = step->exact_part;
+        step->ml_all = step->ml;
         return;
     }
     const int n_col = config->window > 0 ? config->d_head : score->n_col;
@@ -94,6 +97,7 @@ static void carve(aq_step *step, aq_arena *arena, const aq_engine *engine, int n
     step->dims_all =
         aq_arena_carve(arena, (size_t)(shape->n_q_max * dims_width), sizeof *step->dims_all);
     step->parts = floats(arena, n_rank * n_tok, part_width);
+    step->ml_all = floats(arena, shape->n_q_max, ml_width);
     step->exact_parts = floats(arena, shape->measures ? n_rank * n_tok : 0, part_width);
 }
 

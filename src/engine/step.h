@@ -13,6 +13,7 @@ typedef struct {
     int64_t n_q_max;      /* queries of all ranks at most */
     aq_score_shape score; /* of layers that see everything; the others are dense */
     int64_t select_bytes; /* working memory of attn_select; 0 without */
+    bool evicts;          /* tokens are dropped: h2o.h */
     bool measures;        /* dense attention runs beside, for comparison */
 } aq_step_shape;
 
@@ -59,7 +60,9 @@ typedef struct {
     float *part;       /* [n_q, n_head, d_head + 2] against this rank's shard */
     float *parts;      /* [n_rank, n_tok, n_head, d_head + 2] of this rank's queries */
     int64_t *send_bytes, *recv_bytes; /* [n_rank] */
-    float *exact_part, *exact_parts;  /* as part and parts, of dense attention, if it is measured */
+    float *ml, *ml_all;              /* [n_tok, n_head, 2], [n_q, n_head, 2], if tokens are dropped:
+                                        maximum and sum of the merged softmax */
+    float *exact_part, *exact_parts; /* as part and parts, of dense attention, if it is measured */
 
     /* If tokens are selected. */
     void *select_work;

@@ -50,12 +50,12 @@ static int count_columns(const aq_session *session, const aq_score_shape *score,
     return n;
 }
 
-static void add_selected(aq_session *session, const cache_bytes *bytes) {
+static void add_selected(aq_session *session, const cache_bytes *bytes, int64_t n_gone) {
     const int64_t n = session->step.n_q * session->engine->config.n_kv_head;
     aq_session_stats *stats = &session->stats;
     for (int64_t i = 0; i < n; i++) {
         const int32_t *count = session->step.counts + 3 * i;
-        stats->n_pair += count[0];
+        stats->n_pair += count[0] + n_gone;
         stats->n_attended += count[1];
         stats->n_byte_moved +=
             (int64_t)(bytes->selector * count[0] + (bytes->key + bytes->value) * count[1] +
@@ -68,18 +68,20 @@ void aq_traffic_add(aq_session *session, int layer, const aq_score_shape *score,
     const aq_kv_view kv = aq_kvcache_layer(&session->cache, layer, session->step.end);
     const cache_bytes bytes = bytes_of(&kv, session->n_dynamic);
     const aq_plan *plan = &session->plan;
+    const int64_t n_gone = aq_evict_gone(session, layer);
     aq_session_stats *stats = &session->stats;
     if (score->selects) {
-        add_selected(session, &bytes);
+        add_selected(session, &bytes, n_gone);
         return;
     }
     const double key = bytes.key + bytes.tile / AQ_TILE; /* all tokens of a tile share its scales */
     for (int64_t t = 0; t < session->step.n_q; t++) {
-        const int64_t n_seen = aq_plan_tokens(plan, plan->rank, session->step.q_pos[t] + 1);
+        const int64_t n_pair = aq_plan_tokens(plan, plan->rank, session->step.q_pos[t] + 1);
+        const int64_t n_seen = n_pair - n_gone;
         for (int g = 0; g < kv.n_kv_head; g++) {
             const double share =
                 (double)count_columns(session, score, q, dims, t, g) / score->n_col;
-            stats->n_pair += n_seen;
+            stats->n_pair += n_pair;
             stats->n_attended += n_seen;
             stats->n_byte_moved += (int64_t)((key * share + bytes.value) * (double)n_seen);
         }

@@ -49,9 +49,13 @@ static const way ways[] = {
     {"dense", {CACHE(AQ_KV_F32)}, {.n_col = 0}},
     {"dense, bf16", {CACHE(AQ_KV_BF16)}, {.bf16 = true}},
     {"all columns", {AQUA(1, 1, AQ_RANK_ENERGY)}, {.n_col = 16, .n_dim = 16}},
-    {"magnitude", {AQUA(1, .75, AQ_RANK_MAGNITUDE)}, {NULL, 16, 12, AQ_ORACLE_MAGNITUDE, 0, 0}},
-    {"energy", {AQUA(1, .5, AQ_RANK_ENERGY)}, {NULL, 16, 8, AQ_ORACLE_ENERGY, 0, 0}},
-    {"stored and chosen", {AQUA(.75, .33, AQ_RANK_ENERGY)}, {NULL, 12, 5, AQ_ORACLE_ENERGY, 0, 0}},
+    {"magnitude",
+     {AQUA(1, .75, AQ_RANK_MAGNITUDE)},
+     {NULL, 16, 12, AQ_ORACLE_MAGNITUDE, 0, 0, {0}}},
+    {"energy", {AQUA(1, .5, AQ_RANK_ENERGY)}, {NULL, 16, 8, AQ_ORACLE_ENERGY, 0, 0, {0}}},
+    {"stored and chosen",
+     {AQUA(.75, .33, AQ_RANK_ENERGY)},
+     {NULL, 12, 5, AQ_ORACLE_ENERGY, 0, 0, {0}}},
     {"more chosen than stored", {AQUA(.5, .75, AQ_RANK_ENERGY)}, {.n_col = 8, .n_dim = 8}},
     {"static", {AQUA(1, .4, AQ_RANK_STATIC)}, {.n_col = 6, .n_dim = 6}},
     {"one column", {AQUA(.01, .01, AQ_RANK_MAGNITUDE)}, {.n_col = 1, .n_dim = 1}},
@@ -278,7 +282,7 @@ static void each_window_agrees(void) {
 /* Aqua in the one layer that sees everything, dense attention over rings in the six others. */
 static void aqua_leaves_windows_dense(void) {
     static const way half = {
-        "energy", {AQUA(1, .5, AQ_RANK_ENERGY)}, {NULL, 32, 16, AQ_ORACLE_ENERGY, 0, 0}};
+        "energy", {AQUA(1, .5, AQ_RANK_ENERGY)}, {NULL, 32, 16, AQ_ORACLE_ENERGY, 0, 0, {0}}};
     static const family gemma3 = {
         "gemma3", {AQ_ORACLE_SWAPPED, AQ_ORACLE_OTHER_RANK, AQ_ORACLE_SAME_DIMS, AQ_ORACLE_RING}};
     const aq_projection other = projection;

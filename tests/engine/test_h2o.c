@@ -1,11 +1,16 @@
-/* H2O: who is dropped, where new tokens go, and how much room that takes. */
+/* H2O: who is dropped, where new tokens go, and how much room that takes; and whole models that
+ * drop tokens, on any number of ranks, against the oracle that drops the same. */
 #include "src/engine/h2o.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/base/rng.h"
+#include "src/engine/session.h"
+#include "tests/engine/engine_case.h"
 #include "tests/support/mpi_world.h"
+#include "tests/support/oracle_model.h"
 #include "tests/support/suite.h"
 
 typedef enum { NO_BUG, SINKS_GO, RECENT_GO, MOST_GO, NEWER_FIRST } planted_bug;
@@ -122,7 +127,7 @@ static int run_text(aq_backend *be, const aq_plan *plan, int64_t n_keep, int64_t
         token_list expected = list_of(&layer);
         reference(&expected, h2o.n_keep, end - h2o.n_recent, bug);
         const int64_t n_before = aq_h2o_held(&layer);
-        const int64_t n_gone = aq_h2o_evict(&layer, h2o.n_keep, end - h2o.n_recent, h2o.drop);
+        const int64_t n_gone = aq_h2o_evict(&layer, h2o.n_keep, end - h2o.n_recent, h2o.work);
         CU_ASSERT_EQUAL(n_before - n_gone, aq_h2o_held(&layer));
         CU_ASSERT_TRUE(aq_h2o_held(&layer) <= h2o.n_keep);
         n_unlike += !same_tokens(&layer, &expected);
@@ -183,8 +188,220 @@ static void reset_frees_all(void) {
     be->ops->close(be);
 }
 
+/* A whole model: N_PREFILL of N_TEXT tokens by prefill in steps of N_STEP, the rest by decode. */
+enum { N_TEXT = 260, N_PREFILL = 220, N_STEP = 50, N_VOCAB = 288 };
+
+/* Of the range of the logits, see test_forward.c. Another token dropped differs by more than 1e-3.
+ */
+#define TOLERANCE 2.5e-5
+
+static aq_session_options h2o_options(aq_attn_mode attn, int64_t n_h2o) {
+    aq_session_options options = aq_case_options(N_TEXT, N_STEP);
+    options.attn = attn;
+    options.rank_by = AQ_RANK_ENERGY;
+    options.k_ratio = 0.75;
+    options.n_h2o = n_h2o;
+    return options;
+}
+
+static aq_engine *open_engine(void) {
+    const aq_case *c = aq_case_default();
+    return aq_case_engine(aq_test_world(), c->model, c->projection);
+}
+
+static void run_model(aq_engine *engine, aq_session *session, float *logits) {
+    int32_t ids[N_TEXT];
+    aq_case_ids(5, N_TEXT, ids);
+    aq_case_prefill(engine, aq_test_world(), session, ids, N_PREFILL, logits);
+    aq_case_decode(engine, session, ids + N_PREFILL, N_TEXT - N_PREFILL,
+                   logits + (int64_t)N_PREFILL * N_VOCAB);
+}
+
+/* Logits [N_TEXT, N_VOCAB] of a fresh session, to be freed. */
+static float *logits_of(aq_engine *engine, const aq_session_options *options) {
+    float *logits = aq_case_floats(N_TEXT * N_VOCAB);
+    aq_session *session = aq_case_session(engine, options);
+    if (session) run_model(engine, session, logits);
+    aq_session_close(session);
+    return logits;
+}
+
+/* Distance of the oracle's logits from `logits`, the same on all ranks; expects no near ties where
+ * nothing is wrong. */
+static double distance(const aq_engine *engine, const aq_session_options *options,
+                       aq_oracle_bug bug, const float *logits) {
+    double *expected = aq_case_doubles(N_TEXT * N_VOCAB), d;
+    const bool projects = options->attn == AQ_ATTN_AQUA;
+    const aq_oracle_attention attention = {
+        .projection = projects ? &engine->projection : NULL,
+        .n_col = 16,
+        .n_dim = 12,
+        .choice = AQ_ORACLE_ENERGY,
+        .bug = bug,
+        .evict = {options->n_h2o, N_STEP, N_PREFILL, aq_comm_size(aq_test_world())}};
+    int32_t ids[N_TEXT];
+    aq_case_ids(5, N_TEXT, ids);
+    if (aq_comm_rank(aq_test_world()) == 0) {
+        const double narrowest =
+            aq_oracle_logits(&engine->config, &engine->weights, &attention, ids, N_TEXT, expected);
+        CU_ASSERT_TRUE(bug != AQ_ORACLE_RIGHT || narrowest > 1e-5);
+        d = aq_case_distance(logits, expected, N_TEXT * N_VOCAB);
+    }
+    aq_test_ok(aq_comm_bcast(aq_test_world(), &d, sizeof d, 0));
+    free(expected);
+    return d;
+}
+
+static void models_drop_what_the_oracle_drops(void) {
+    static const aq_attn_mode modes[] = {AQ_ATTN_DENSE, AQ_ATTN_AQUA};
+    const int n_rank = aq_comm_size(aq_test_world());
+    aq_engine *engine = open_engine();
+    for (int i = 0; engine && i < 4; i++) {
+        const aq_session_options options = h2o_options(modes[i / 2], i % 2 ? 200 : 100);
+        float *logits = logits_of(engine, &options);
+        const double right = distance(engine, &options, AQ_ORACLE_RIGHT, logits);
+        const double local = distance(engine, &options, AQ_ORACLE_LOCAL_SUM, logits);
+        CU_ASSERT_TRUE(right <= TOLERANCE);
+        CU_ASSERT_TRUE(n_rank == 1 || local > 1e-3);
+        CU_ASSERT_TRUE(distance(engine, &options, AQ_ORACLE_NO_RECENT, logits) > 1e-3);
+        printf("  %s, %d tokens kept: %.1e, local sums %.1e\n", i / 2 ? "aqua" : "dense",
+               (int)options.n_h2o, right, local);
+        free(logits);
+    }
+    aq_engine_close(engine);
+}
+
+/* Room for as many tokens as there are: to the bit what a session does that drops nothing. */
+static void keeping_all_is_exact(void) {
+    static const aq_attn_mode modes[] = {AQ_ATTN_DENSE, AQ_ATTN_AQUA};
+    aq_engine *engine = open_engine();
+    for (int i = 0; engine && i < 2; i++) {
+        const aq_session_options all = h2o_options(modes[i], 0);
+        const aq_session_options h2o = h2o_options(modes[i], N_TEXT);
+        const aq_session_options less = h2o_options(modes[i], N_TEXT / 2);
+        float *a = logits_of(engine, &all), *b = logits_of(engine, &h2o);
+        float *c = logits_of(engine, &less);
+        CU_ASSERT_EQUAL(aq_case_distance_f32(b, a, N_TEXT * N_VOCAB), 0.0);
+        CU_ASSERT_TRUE(aq_case_distance_f32(c, a, N_TEXT * N_VOCAB) > 1e-3);
+        free(a);
+        free(b);
+        free(c);
+    }
+    aq_engine_close(engine);
+}
+
+/* What a layer holds after the text: no more than the share, in less room than the text needs, the
+ * sinks on the rank of the first tile; a session that was reset does the same again. */
+static void memory_is_bounded(void) {
+    const aq_session_options options = h2o_options(AQ_ATTN_AQUA, 64),
+                             all = h2o_options(AQ_ATTN_AQUA, 0);
+    const int n_rank = aq_comm_size(aq_test_world()), rank = aq_comm_rank(aq_test_world());
+    float *logits = aq_case_floats(N_TEXT * N_VOCAB), *again = aq_case_floats(N_TEXT * N_VOCAB);
+    aq_engine *engine = open_engine();
+    aq_session *session = engine ? aq_case_session(engine, &options) : NULL;
+    aq_session *whole = engine ? aq_case_session(engine, &all) : NULL;
+    if (session && whole) {
+        run_model(engine, session, logits);
+        for (int layer = 0; layer < session->h2o.n_layer; layer++) {
+            const aq_h2o_layer l = aq_h2o_at(&session->h2o, layer);
+            int n_sink = 0;
+            for (int64_t s = 0; s < l.n_tile * AQ_TILE; s++)
+                n_sink += l.slot_pos[s] < AQ_H2O_SINKS;
+            CU_ASSERT_EQUAL(n_sink, rank == 0 ? AQ_H2O_SINKS : 0);
+            CU_ASSERT_TRUE(aq_h2o_held(&l) <= 64 / n_rank + (64 % n_rank > 0));
+        }
+        const aq_session_stats stats = aq_session_describe(session);
+        const aq_session_stats more = aq_session_describe(whole);
+        CU_ASSERT_EQUAL(session->cache.full.n_tile_max, session->h2o.n_tile);
+        CU_ASSERT_TRUE(stats.key_capacity <= more.key_capacity);
+        CU_ASSERT_TRUE(n_rank > 1 || stats.key_capacity < more.key_capacity);
+        CU_ASSERT_TRUE(stats.n_tok_owned <= 64 / n_rank + (64 % n_rank > 0));
+        CU_ASSERT_TRUE(stats.n_attended < stats.n_pair && stats.n_attended > stats.n_pair / 8);
+        aq_session_reset(session);
+        run_model(engine, session, again);
+        CU_ASSERT_EQUAL(aq_case_distance_f32(again, logits, N_TEXT * N_VOCAB), 0.0);
+    }
+    aq_session_close(session);
+    aq_session_close(whole);
+    aq_engine_close(engine);
+    free(logits);
+    free(again);
+}
+
+/* Attention is given out once: over all ranks, each query and head gives 1. */
+static void each_query_gives_one(void) {
+    const aq_session_options options = h2o_options(AQ_ATTN_DENSE, N_TEXT);
+    float *logits = aq_case_floats(N_TEXT * N_VOCAB);
+    aq_engine *engine = open_engine();
+    aq_session *session = engine ? aq_case_session(engine, &options) : NULL;
+    double sum = 0;
+    if (session) {
+        run_model(engine, session, logits);
+        const int64_t n_slot = session->h2o.n_layer * session->h2o.n_tile * AQ_TILE;
+        for (int64_t i = 0; i < n_slot; i++)
+            sum += (double)session->h2o.acc[i];
+        aq_test_ok(aq_comm_sum_f64(aq_test_world(), &sum, 1));
+        const double expected =
+            (double)session->h2o.n_layer * N_TEXT * session->engine->config.n_head;
+        CU_ASSERT_DOUBLE_EQUAL(sum, expected, 1e-4 * expected);
+    }
+    aq_session_close(session);
+    aq_engine_close(engine);
+    free(logits);
+}
+
+/* Windowed layers keep their windows, and the others drop. */
+static void windowed_models_run(void) {
+    char path[AQ_CASE_PATH_BYTES];
+    snprintf(path, sizeof path, "%s/hf/gemma3", aq_test_data_dir());
+    aq_engine *engine = aq_case_engine(aq_test_world(), path, NULL);
+    aq_session_options options = aq_case_options(300, 0);
+    for (int i = 0; engine && i < 2; i++) {
+        options.n_h2o = i ? 300 : 64;
+        aq_session *session = aq_case_session(engine, &options);
+        if (!session) break;
+        int32_t ids[300];
+        for (int t = 0; t < 300; t++)
+            ids[t] = t % engine->config.n_vocab;
+        aq_test_ok(aq_session_prefill(session, ids, 280, NULL));
+        for (int t = 280; t < 300; t++)
+            aq_test_ok(aq_session_decode(session, ids[t]));
+        CU_ASSERT_TRUE(session->h2o.n_layer > 0 && session->h2o.n_layer < engine->config.n_layer);
+        CU_ASSERT_EQUAL(session->options.n_batch, 256);
+        aq_session_close(session);
+    }
+    aq_engine_close(engine);
+}
+
+static void wrong_options_are_refused(void) {
+    aq_engine *engine = open_engine();
+    aq_session_options options = h2o_options(AQ_ATTN_DENSE, 100);
+    aq_session *session = NULL;
+    if (!engine) return;
+    options.key_type = AQ_KV_Q8;
+    aq_test_fails(aq_session_open(engine, &options, &session), AQ_ERR_USAGE, "f32 or bf16");
+    options = h2o_options(AQ_ATTN_DENSE, -1);
+    aq_test_fails(aq_session_open(engine, &options, &session), AQ_ERR_USAGE, "--h2o");
+    options = h2o_options(AQ_ATTN_DENSE, 15);
+    aq_test_fails(aq_session_open(engine, &options, &session), AQ_ERR_USAGE, "at least 16 tokens");
+    options = h2o_options(AQ_ATTN_AQUA, 100);
+    const aq_session_options dense = h2o_options(AQ_ATTN_DENSE, 0);
+    session = aq_case_session(engine, &options);
+    aq_session *from = aq_case_session(engine, &dense);
+    if (session && from) aq_test_fails(aq_session_recode(session, from), AQ_ERR_USAGE, "--h2o");
+    aq_session_close(session);
+    aq_session_close(from);
+    aq_engine_close(engine);
+}
+
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "the least attended go", the_least_attended_go);
     CU_add_test(suite, "room is bounded", room_is_bounded);
     CU_add_test(suite, "reset frees all", reset_frees_all);
+    CU_add_test(suite, "models drop what the oracle drops", models_drop_what_the_oracle_drops);
+    CU_add_test(suite, "keeping all is exact", keeping_all_is_exact);
+    CU_add_test(suite, "memory is bounded", memory_is_bounded);
+    CU_add_test(suite, "each query gives one", each_query_gives_one);
+    CU_add_test(suite, "windowed models run", windowed_models_run);
+    CU_add_test(suite, "wrong options are refused", wrong_options_are_refused);
 }

@@ -15,6 +15,8 @@ typedef struct {
     int n_col;
     double *q, *k, *v; /* [n, heads, n_col], v [n, n_kv_head, d_head] */
     double *chosen;    /* [n, n_head, n_col], 1 or 0 */
+    double *got;       /* [n] attention that each token got, if tokens are dropped; else NULL */
+    double *gone;      /* [n] the first query after it was dropped, 0: not yet */
 } layer;
 
 static bool has_bug(const layer *l, aq_oracle_bug bug) {
@@ -132,7 +134,63 @@ static bool sees(const layer *l, int64_t t, int64_t u) {
     if (has_bug(l, AQ_ORACLE_WIDE)) window++;
     if (has_bug(l, AQ_ORACLE_NARROW)) window--;
     if (u > last || (l->windowed && u <= t - window)) return false;
+    if (l->got && l->gone[u] > 0 && (double)t >= l->gone[u]) return false;
     return !(l->windowed && has_bug(l, AQ_ORACLE_RING) && u / 64 == t / 64 - 1);
+}
+
+static bool same_rank(const layer *l, int64_t u, int64_t v) {
+    const int n_rank = l->p->attention.evict.n_rank;
+    return u / 64 % n_rank == v / 64 % n_rank;
+}
+
+/* Adds what a query gave to each of n tokens, of which `total` is the sum. */
+static void give(const layer *l, const double *weight, double total, int64_t n) {
+    for (int64_t u = 0; u < n; u++) {
+        double sum = total;
+        if (has_bug(l, AQ_ORACLE_LOCAL_SUM)) {
+            sum = 0;
+            for (int64_t v = 0; v < n; v++)
+                sum += same_rank(l, u, v) ? weight[v] : 0;
+        }
+        if (weight[u] > 0) l->got[u] += weight[u] / sum;
+    }
+}
+
+/* Whether u goes before v at the end of a step. */
+static bool goes_before(const layer *l, int64_t u, int64_t v, int64_t end) {
+    const int64_t recent =
+        has_bug(l, AQ_ORACLE_NO_RECENT) ? end : end - l->p->attention.evict.n_keep / 2;
+    if ((u >= recent) != (v >= recent)) return v >= recent;
+    if (u < recent && l->got[u] != l->got[v]) return l->got[u] < l->got[v];
+    return u < v;
+}
+
+/* The token of the rank that goes first, -1 without one; *n = tokens that it holds. */
+static int64_t first_to_go(const layer *l, int rank, int64_t end, int64_t *n) {
+    int64_t first = -1;
+    *n = 0;
+    for (int64_t u = 0; u < end; u++) {
+        if (!same_rank(l, u, (int64_t)rank * 64) || l->gone[u] > 0) continue;
+        ++*n;
+        if (u < 4) continue;
+        if (first < 0 || goes_before(l, u, first, end)) first = u;
+    }
+    return first;
+}
+
+/* Drops what each rank holds over its share after a step that ends before `end`. */
+static void evict(const layer *l, int64_t end) {
+    const aq_oracle_eviction *e = &l->p->attention.evict;
+    for (int rank = 0; rank < e->n_rank; rank++) {
+        int64_t n, last = -1, next = first_to_go(l, rank, end, &n);
+        while (next >= 0 && n * e->n_rank >= e->n_keep + e->n_rank) {
+            l->gone[next] = (double)end;
+            last = next;
+            next = first_to_go(l, rank, end, &n);
+        }
+        if (last < 0 || next < 0 || next >= end - e->n_keep / 2) continue;
+        l->p->narrowest = fmin(l->p->narrowest, (l->got[next] - l->got[last]) / l->got[next]);
+    }
 }
 
 /* One query over the tokens it sees. */
@@ -155,9 +213,15 @@ static void attend_one(const layer *l, int64_t t, int h, double *weight, double 
     }
     for (int64_t u = 0; u < end; u++)
         total += weight[u] = exp(weight[u] - most);
+    if (l->got) give(l, weight, total, end);
     for (int64_t u = 0; u < end; u++)
         for (int i = 0; i < c->d_head && weight[u] > 0; i++)
             out[i] += weight[u] / total * l->v[(u * c->n_kv_head + g) * c->d_head + i];
+}
+
+/* Whether token t is the last of its step. */
+static bool ends_step(const aq_oracle_eviction *e, int64_t t) {
+    return t + 1 >= e->n_prefill || (t + 1) % e->n_step == 0;
 }
 
 double *aq_oracle_attend(aq_oracle_pass *p, int index, const double *x) {
@@ -170,6 +234,10 @@ double *aq_oracle_attend(aq_oracle_pass *p, int index, const double *x) {
     l.k = aq_oracle_multiply(p, &w->wk, x, p->n);
     l.v = aq_oracle_multiply(p, &w->wv, x, p->n);
     l.chosen = aq_oracle_rows(p->n, (int64_t)c->n_head * l.n_col);
+    if (p->attention.evict.n_keep > 0 && !l.windowed) {
+        l.got = aq_oracle_rows(p->n, 1);
+        l.gone = aq_oracle_rows(p->n, 1);
+    }
     norm_heads(&l, w->q_norm, c->n_head, l.q);
     norm_heads(&l, w->k_norm, c->n_kv_head, l.k);
     prepare(&l, l.q, c->n_head, false);
@@ -181,10 +249,14 @@ double *aq_oracle_attend(aq_oracle_pass *p, int index, const double *x) {
     }
     double *mixed = aq_oracle_rows(p->n, (int64_t)c->n_head * c->d_head);
     double *weight = aq_oracle_rows(1, p->n);
-    for (int64_t r = 0; r < p->n * c->n_head; r++)
-        attend_one(&l, r / c->n_head, (int)(r % c->n_head), weight, mixed + r * c->d_head);
+    for (int64_t r = 0; r < p->n * c->n_head; r++) {
+        const int64_t t = r / c->n_head;
+        attend_one(&l, t, (int)(r % c->n_head), weight, mixed + r * c->d_head);
+        if (l.got && r % c->n_head == c->n_head - 1 && ends_step(&p->attention.evict, t))
+            evict(&l, t + 1);
+    }
     double *y = aq_oracle_multiply(p, &w->wo, mixed, p->n);
-    double *const all[] = {l.q, l.k, l.v, l.chosen, mixed, weight};
+    double *const all[] = {l.q, l.k, l.v, l.chosen, l.got, l.gone, mixed, weight};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
     return y;

@@ -42,10 +42,20 @@ typedef enum {
     AQ_ORACLE_SWAPPED,    /* P_k for queries, P_q for keys */
     AQ_ORACLE_UNTURNED,   /* projection before rope */
     AQ_ORACLE_OTHER_RANK, /* energy for magnitude, magnitude for energy, the last for leading */
-    AQ_ORACLE_ALL_BUGS
+    AQ_ORACLE_ALL_BUGS,
+    AQ_ORACLE_LOCAL_SUM, /* eviction: shares of the softmax over the rank's own tokens */
+    AQ_ORACLE_NO_RECENT  /* eviction: so do the newest */
 } aq_oracle_bug;
 
 typedef enum { AQ_ORACLE_LEADING, AQ_ORACLE_MAGNITUDE, AQ_ORACLE_ENERGY } aq_oracle_choice;
+
+/* Dropping tokens, as src/engine/h2o.h says. */
+typedef struct {
+    int64_t n_keep;    /* over all ranks; 0: nothing is dropped */
+    int64_t n_step;    /* tokens of a step of prefill */
+    int64_t n_prefill; /* tokens prefilled; each later one is a step */
+    int n_rank;
+} aq_oracle_eviction;
 
 /* How scores are made in layers that see everything. Columns are told as numbers, not as ratios. */
 typedef struct {
@@ -55,11 +65,13 @@ typedef struct {
     aq_oracle_choice choice;
     bool bf16; /* keys and values of all layers are kept in bfloat16 */
     aq_oracle_bug bug;
+    aq_oracle_eviction evict;
 } aq_oracle_attention;
 
 /* logits[n, n_vocab] of n tokens from position 0 on, in a session of n tokens; `attention` NULL:
  * dense and right. Returns the narrowest decision between columns: the least distance between the
- * last one chosen and the first one left, as a fraction of the former; 1 if nothing was chosen.
+ * last one chosen and the first one left, as a fraction of the former; 1 if nothing was chosen. Or
+ * between tokens: of the attention of the last one dropped and the first one kept.
  * Takes time in n^2: for tiny models. Exits without memory: no test can go on. */
 double aq_oracle_logits(const aq_model_config *config, const aq_model_weights *weights,
                         const aq_oracle_attention *attention, const int32_t *ids, int64_t n,
