@@ -107,6 +107,8 @@ static const option table[] = {
      "select: attention of the prompt itself; default: run: dense, else same"},
     {"--hybrid", FLAG, AT(hybrid), ENGINE, NULL, NULL,
      "dense while the context is shorter than the projection's break-even"},
+    {"--h2o", INTEGER, AT(n_h2o), ENGINE, "N", "0",
+     "keep N tokens: the newest half, and those that got most attention; 0: all"},
     {"--k-ratio", REAL, AT(k_ratio), ONE_WAY, "X", "0.75", "aqua: share of dimensions that decide"},
     {"--k-tau", REAL, AT(k_tau), ONE_WAY, "X", "0",
      "aqua: instead the fewest dimensions that hold this share of the energy"},
@@ -299,7 +301,8 @@ static void fill_in(aq_options *out) {
     const bool run = out->command == RUN;
     if (!out->attn) out->attn = run ? "select" : "dense";
     if (!out->prefill) out->prefill = run ? "dense" : "same";
-    const char *type = strcmp(out->attn, "select") == 0 ? "q8" : "bf16";
+    const bool coded = strcmp(out->attn, "select") == 0 && out->n_h2o == 0;
+    const char *type = coded ? "q8" : "bf16";
     if (!out->key_type) out->key_type = type;
     if (!out->value_type) out->value_type = type;
     if (!out->projection || strcmp(out->projection, "auto") != 0) return;

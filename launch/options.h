@@ -63,6 +63,7 @@ typedef struct {
     int64_t n_dynamic;
     const char *prefill;
     bool hybrid;
+    int64_t n_h2o;
     double k_tau;
     bool use_k_budget;
     double k_ratio;

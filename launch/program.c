@@ -112,7 +112,8 @@ aq_session_options aq_program_session_options(const aq_options *options, int64_t
                               .group_mean = strcmp(options->group_by, "mean") == 0,
                               .dense_prefill = strcmp(options->prefill, "dense") == 0,
                               .n_dynamic = (int)options->n_dynamic,
-                              .hybrid = options->hybrid};
+                              .hybrid = options->hybrid,
+                              .n_h2o = options->n_h2o};
     /* The names were checked when the options were read. */
     aq_kv_type_parse(options->key_type, &out.key_type);
     aq_kv_type_parse(options->value_type, &out.value_type);

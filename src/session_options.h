@@ -44,8 +44,12 @@ typedef struct {
     int n_dynamic;        /* select: columns of them that a query reads; 0: the projection's */
 
     /* aqua, select. */
-    bool hybrid;   /* dense while the context is shorter than the projection's break-even */
-    int64_t n_h2o; /* keep this many tokens, those of largest accumulated attention; 0: all */
+    bool hybrid; /* dense while the context is shorter than the projection's break-even */
+
+    /* Keep this many tokens over all ranks, the newest half and those of largest accumulated
+     * attention (src/engine/h2o.h), in layers that see everything; 0: all. Takes f32 and bf16, and
+     * prefills 256 tokens at a time. */
+    int64_t n_h2o;
 
     /* Compares with dense attention over the same cache in each step, for
      * aq_session_stats.mass_sum: a second pass. */
