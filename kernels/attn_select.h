@@ -40,7 +40,9 @@ typedef struct {
     aq_kv_view kv;           /* with a selector, keys by token */
     const int64_t *tile_pos; /* [n_tile] first position of each tile held here, rising */
     int64_t n_tile;
-    double mass; /* of the softmax, above 0 */
+    const int64_t
+        *slot_pos; /* as in attn_partial.h: tile_pos then need not rise, tiles are closed */
+    double mass;   /* of the softmax, above 0 */
     bool group_mean;
     int64_t n_sink, n_recent;
     int n_dynamic;       /* 0: all columns of the selector */

@@ -121,27 +121,6 @@ aq_select_block aq_select_open_member(const aq_select_task *task, int thread) {
     return b;
 }
 
-/* Number of tokens held that stand before position `pos`. */
-static int64_t count_before(const aq_attn_select_args *args, int64_t pos) {
-    int64_t begin = 0, end = args->n_tile; /* tiles before `begin` start before pos */
-    while (begin < end) {
-        const int64_t middle = (begin + end) / 2;
-        if (args->tile_pos[middle] < pos)
-            begin = middle + 1;
-        else
-            end = middle;
-    }
-    if (begin == 0) return 0;
-    return (begin - 1) * AQ_TILE + aq_select_min(pos - args->tile_pos[begin - 1], AQ_TILE);
-}
-
-aq_select_view aq_select_view_of(const aq_attn_select_args *args, int64_t t) {
-    const int64_t after = args->q_pos[t] + 1, n_seen = count_before(args, after);
-    return (aq_select_view){.n_seen = n_seen,
-                            .sink_end = aq_select_min(count_before(args, args->n_sink), n_seen),
-                            .recent_begin = count_before(args, after - args->n_recent)};
-}
-
 /* Takes up queries t .. t + n_query with KV head g. */
 void aq_select_take_rows(aq_select_block *b, int64_t t, int n_query, int g) {
     const aq_attn_select_args *args = b->args;

@@ -20,7 +20,7 @@ static float *part_of(const aq_select_task *task, int64_t t, int g) {
 static void give_counts(const aq_select_task *task, int64_t t, int g, const aq_select_view *view) {
     if (!task->args->counts) return;
     int32_t *counts = task->args->counts + (t * task->args->kv.n_kv_head + g) * 3;
-    counts[0] = (int32_t)view->n_seen;
+    counts[0] = (int32_t)aq_select_count_seen(task->args, view);
     counts[1] = (int32_t)view->n_attended;
     counts[2] = (int32_t)view->n_touched;
 }

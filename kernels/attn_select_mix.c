@@ -140,10 +140,10 @@ static void attend_packed(aq_select_block *b) {
 /* The tokens of tile `tile` that query i attends to, as bits. */
 static uint64_t chosen_bits(const aq_select_block *b, int i, int64_t tile) {
     const aq_select_view *view = &b->view[i];
-    const uint64_t seen = aq_select_bits_between(0, view->n_seen, tile);
+    const uint64_t seen = aq_select_seen_bits(b->args, view, tile);
     if (seen == 0 || !aq_select_by_mass(b->task)) return seen;
     const float *w = b->z + (int64_t)i * b->task->group * b->task->z_stride + tile * AQ_TILE;
-    return seen & (b->simd->bits_from(w, view->least) | aq_select_near_bits(view, tile));
+    return seen & (b->simd->bits_from(w, view->least) | aq_select_near_bits(b->args, view, tile));
 }
 
 /* Packs the tokens `any` of a tile, run by run; those of chosen[i] are query i's. */
@@ -152,16 +152,16 @@ static void pack_tile(aq_select_block *b, int64_t tile, uint64_t any, const uint
     read_scales(b, tile);
     if (b->n_packed + __builtin_popcountll(any) > AQ_TILE) attend_packed(b);
     while (any != 0) {
-        const int s = __builtin_ctzll(any), at = b->n_packed;
-        const uint64_t rest = ~(any >> s);
-        const int n = rest == 0 ? AQ_TILE : __builtin_ctzll(rest);
+        const int at = b->n_packed;
+        int s;
+        const int n = aq_select_run(any, &s);
         read_keys(b, tile, s, n, b->key + at * n_col);
         read_values(b, tile, s, n, b->value + at * d_head);
         for (int i = 0; i < b->n_query && b->n_query > 1; i++)
             for (int j = 0; j < n; j++)
                 b->hide[i * AQ_TILE + at + j] = chosen[i] >> (s + j) & 1 ? 0.0f : -INFINITY;
         b->n_packed += n;
-        any &= ~aq_select_bits_between(s, s + n, 0);
+        any &= ~aq_select_bits_between(s, s + n);
     }
 }
 

@@ -24,10 +24,10 @@
 /* From this many rows on, scores are made with the queries as columns. */
 #define AQ_SELECT_ROWS_TO_TURN 8
 
-/* What a query sees of the shard: tokens below n_seen, of which those below sink_end and those from
- * recent_begin on are near. */
+/* What a query at `pos` sees of the shard: tokens below n_seen, of which those below sink_end and
+ * those from recent_begin on are near; where slots have positions, some of those below n_seen. */
 typedef struct {
-    int64_t n_seen, sink_end, recent_begin;
+    int64_t pos, n_seen, sink_end, recent_begin;
     float least; /* the bound x */
     int64_t n_attended, n_touched;
 } aq_select_view;
@@ -106,12 +106,20 @@ void aq_select_carve_shared(aq_select_task *task, aq_arena *arena);
 aq_select_block aq_select_open_block(const aq_select_task *task, int thread);
 aq_select_block aq_select_open_member(const aq_select_task *task, int thread);
 
-/* attn_select_block.c. What query t sees; and taking up queries t .. t + n_query with KV head g. */
+/* attn_select_slots.c. What query t sees; the tokens of a tile that it sees and those that are near
+ * to it, as bits; and the number of tokens it sees. */
 aq_select_view aq_select_view_of(const aq_attn_select_args *args, int64_t t);
+uint64_t aq_select_seen_bits(const aq_attn_select_args *args, const aq_select_view *view,
+                             int64_t tile);
+uint64_t aq_select_near_bits(const aq_attn_select_args *args, const aq_select_view *view,
+                             int64_t tile);
+int64_t aq_select_count_seen(const aq_attn_select_args *args, const aq_select_view *view);
+
+/* attn_select_block.c. Taking up queries t .. t + n_query with KV head g. */
 void aq_select_take_rows(aq_select_block *b, int64_t t, int n_query, int g);
 
 /* attn_select_scan.c. The columns of the selector that the queries read; the scores z of tiles
- * tile .. tile_end, -inf behind the last token that a query sees; weights of n tokens from `begin`
+ * tile .. tile_end, -inf for tokens that a query does not see; weights of n tokens from `begin`
  * on, whole tiles, in place of the scores of row 0 of query i, returns their sum. */
 void aq_select_take_columns(aq_select_block *b);
 void aq_select_scan_tiles(aq_select_block *b, int64_t tile, int64_t tile_end);
@@ -154,19 +162,19 @@ static inline int64_t aq_select_tiles_of(int64_t n_token) {
     return (n_token + AQ_TILE - 1) / AQ_TILE;
 }
 
-/* The places begin .. end of all tokens that lie in tile `tile`, as bits. */
-static inline uint64_t aq_select_bits_between(int64_t begin, int64_t end, int64_t tile) {
-    begin -= tile * AQ_TILE;
-    end = aq_select_min(end - tile * AQ_TILE, AQ_TILE);
+/* Bits begin .. end of 64, as far as there are such. */
+static inline uint64_t aq_select_bits_between(int64_t begin, int64_t end) {
+    end = aq_select_min(end, AQ_TILE);
     if (begin < 0) begin = 0;
     if (begin >= end) return 0;
     return ~(uint64_t)0 >> (AQ_TILE - (end - begin)) << begin;
 }
 
-/* The tokens of tile `tile` that are near to query i, as bits. */
-static inline uint64_t aq_select_near_bits(const aq_select_view *view, int64_t tile) {
-    return aq_select_bits_between(0, view->sink_end, tile) |
-           aq_select_bits_between(view->recent_begin, view->n_seen, tile);
+/* The first run of bits that are set: *first, and its length. */
+static inline int aq_select_run(uint64_t bits, int *first) {
+    *first = __builtin_ctzll(bits);
+    const uint64_t rest = ~(bits >> *first);
+    return rest == 0 ? AQ_TILE : __builtin_ctzll(rest);
 }
 
 static inline float aq_select_float_of(uint32_t bits) {

@@ -50,44 +50,57 @@ void aq_select_take_columns(aq_select_block *b) {
             b->q_code[r * b->n_column + j] = wide[(int64_t)r * n_code + b->columns[j]];
 }
 
-/* Puts exact scores in place of those of the codes: tokens begin .. end of tile `tile`, whose keys
- * are packed, for query i. */
-static void score_range(const aq_select_block *b, int i, int64_t tile, int64_t begin, int64_t end) {
+/* Puts exact scores in place of those of the codes, for query i: tokens `needed` of tile `tile`,
+ * whose keys are packed. */
+static void score_exactly(const aq_select_block *b, int i, int64_t tile, uint64_t needed) {
     const int group = b->task->group;
-    if (begin < tile * AQ_TILE) begin = tile * AQ_TILE;
-    end = aq_select_min(end, (tile + 1) * AQ_TILE);
-    if (begin >= end) return;
-    aq_select_dot_packed(b, (int)(begin - tile * AQ_TILE), (int)(end - begin), i * group, group,
-                         b->z + (int64_t)i * group * b->task->z_stride + begin, b->task->z_stride);
+    const int64_t stride = b->task->z_stride;
+    float *z = b->z + (int64_t)i * group * stride + tile * AQ_TILE;
+    while (needed != 0) {
+        int first;
+        const int n = aq_select_run(needed, &first);
+        aq_select_dot_packed(b, first, n, i * group, group, z + first, stride);
+        needed &= ~aq_select_bits_between(first, first + n);
+    }
 }
 
 /* Exact scores where a query needs them. */
 static void score_near(aq_select_block *b, int64_t tile) {
     const bool open = aq_kv_is_open(&b->args->kv, tile);
-    bool needed = open;
-    for (int i = 0; i < b->n_query && !needed; i++)
-        needed = aq_select_near_bits(&b->view[i], tile) != 0;
-    if (!needed) return;
-    aq_select_pack_keys(b, tile);
+    uint64_t needed[AQ_SELECT_ROWS], any = 0;
     for (int i = 0; i < b->n_query; i++) {
-        const aq_select_view *view = &b->view[i];
-        if (open) {
-            score_range(b, i, tile, 0, view->n_seen);
-        } else {
-            score_range(b, i, tile, 0, view->sink_end);
-            score_range(b, i, tile, view->recent_begin, view->n_seen);
-        }
+        needed[i] = open ? aq_select_seen_bits(b->args, &b->view[i], tile)
+                         : aq_select_near_bits(b->args, &b->view[i], tile);
+        any |= needed[i];
+    }
+    if (any == 0) return;
+    aq_select_pack_keys(b, tile);
+    for (int i = 0; i < b->n_query; i++)
+        score_exactly(b, i, tile, needed[i]);
+}
+
+/* Gives -inf to tokens of tiles tile .. tile_end that query i does not see. */
+static void hide_unseen(const aq_select_block *b, int i, int64_t tile, int64_t tile_end) {
+    const int group = b->task->group;
+    const int64_t stride = b->task->z_stride;
+    tile_end = aq_select_min(aq_select_tiles_of(b->view[i].n_seen), tile_end);
+    for (; tile < tile_end; tile++) {
+        float *z = b->z + (int64_t)i * group * stride + tile * AQ_TILE;
+        uint64_t unseen = ~aq_select_seen_bits(b->args, &b->view[i], tile);
+        for (; unseen != 0; unseen &= unseen - 1)
+            for (int h = 0; h < group; h++)
+                z[h * stride + __builtin_ctzll(unseen)] = -INFINITY;
     }
 }
 
-/* The scores z of tiles tile .. tile_end; -inf behind the last token that a query sees. */
+/* The scores z of tiles tile .. tile_end; -inf for tokens that a query does not see. */
 void aq_select_scan_tiles(aq_select_block *b, int64_t tile, int64_t tile_end) {
     const aq_kv_view *kv = &b->args->kv;
     const int64_t bytes = aq_kv_selector_bytes(kv), stride = b->task->z_stride;
-    for (; tile < tile_end; tile++) {
-        if (!aq_kv_is_open(kv, tile)) {
+    for (int64_t j = tile; j < tile_end; j++) {
+        if (!aq_kv_is_open(kv, j)) {
             b->simd->code_columns(&(aq_code_columns_args){
-                .block = (const uint8_t *)kv->selector + (tile * kv->n_kv_head + b->g) * bytes,
+                .block = (const uint8_t *)kv->selector + (j * kv->n_kv_head + b->g) * bytes,
                 .layout = &kv->codes,
                 .n = b->task->n_code,
                 .columns = b->columns,
@@ -101,17 +114,13 @@ void aq_select_scan_tiles(aq_select_block *b, int64_t tile, int64_t tile_end) {
                                             .b_dtype = AQ_F32,
                                             .b_stride = AQ_TILE,
                                             .n_out = AQ_TILE,
-                                            .c = b->z + tile * AQ_TILE,
+                                            .c = b->z + j * AQ_TILE,
                                             .c_stride = stride});
         }
-        score_near(b, tile);
+        score_near(b, j);
     }
-    for (int r = 0; r < b->n_row; r++) {
-        const int64_t n_seen = b->view[r / b->task->group].n_seen;
-        const int64_t end = aq_select_min(aq_select_tiles_of(n_seen), tile_end) * AQ_TILE;
-        for (int64_t s = n_seen; s < end; s++)
-            b->z[r * stride + s] = -INFINITY;
-    }
+    for (int i = 0; i < b->n_query; i++)
+        hide_unseen(b, i, tile, tile_end);
 }
 
 /* Weights of n tokens from `begin` on, whole tiles, in place of the scores of row 0 of query i.

@@ -78,7 +78,7 @@ static void soft_total(const float *x, int64_t n, float *m, float *l) {
         for (int v = 0; v < 2; v++)
             most[v] = aq_v_max(most[v], aq_v_load(x + i + AQ_LANES * v));
     *m = aq_v_largest(aq_v_max(most[0], most[1]));
-    const aq_v shift = aq_v_set1(*m);
+    const aq_v shift = aq_v_set1(*m == -INFINITY ? 0.0f : *m);
     for (int64_t i = 0; i < n; i += 2 * AQ_LANES)
         for (int v = 0; v < 2; v++)
             sum[v] =

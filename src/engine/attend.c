@@ -51,6 +51,7 @@ static void attend_selected(const aq_session *session, int layer, const float *q
                                .kv = aq_kvcache_layer(&session->cache, layer, step->end),
                                .tile_pos = tiles.pos,
                                .n_tile = tiles.n,
+                               .slot_pos = tiles.slot_pos,
                                .mass = options->mass,
                                .group_mean = options->group_mean,
                                .n_sink = options->n_sink,
