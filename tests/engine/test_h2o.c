@@ -200,6 +200,7 @@ static aq_session_options h2o_options(aq_attn_mode attn, int64_t n_h2o) {
     options.attn = attn;
     options.rank_by = AQ_RANK_ENERGY;
     options.k_ratio = 0.75;
+    options.mass = 1; /* select: all tokens, whatever the codes say */
     options.n_h2o = n_h2o;
     return options;
 }
@@ -231,11 +232,11 @@ static float *logits_of(aq_engine *engine, const aq_session_options *options) {
 static double distance(const aq_engine *engine, const aq_session_options *options,
                        aq_oracle_bug bug, const float *logits) {
     double *expected = aq_case_doubles(N_TEXT * N_VOCAB), d;
-    const bool projects = options->attn == AQ_ATTN_AQUA;
+    const bool projects = options->attn != AQ_ATTN_DENSE;
     const aq_oracle_attention attention = {
         .projection = projects ? &engine->projection : NULL,
         .n_col = 16,
-        .n_dim = 12,
+        .n_dim = options->attn == AQ_ATTN_AQUA ? 12 : 16,
         .choice = AQ_ORACLE_ENERGY,
         .bug = bug,
         .evict = {options->n_h2o, N_STEP, N_PREFILL, aq_comm_size(aq_test_world())}};
@@ -253,10 +254,11 @@ static double distance(const aq_engine *engine, const aq_session_options *option
 }
 
 static void models_drop_what_the_oracle_drops(void) {
-    static const aq_attn_mode modes[] = {AQ_ATTN_DENSE, AQ_ATTN_AQUA};
+    static const aq_attn_mode modes[] = {AQ_ATTN_DENSE, AQ_ATTN_AQUA, AQ_ATTN_SELECT};
+    static const char *const names[] = {"dense", "aqua", "select"};
     const int n_rank = aq_comm_size(aq_test_world());
     aq_engine *engine = open_engine();
-    for (int i = 0; engine && i < 4; i++) {
+    for (int i = 0; engine && i < 6; i++) {
         const aq_session_options options = h2o_options(modes[i / 2], i % 2 ? 200 : 100);
         float *logits = logits_of(engine, &options);
         const double right = distance(engine, &options, AQ_ORACLE_RIGHT, logits);
@@ -264,8 +266,8 @@ static void models_drop_what_the_oracle_drops(void) {
         CU_ASSERT_TRUE(right <= TOLERANCE);
         CU_ASSERT_TRUE(n_rank == 1 || local > 1e-3);
         CU_ASSERT_TRUE(distance(engine, &options, AQ_ORACLE_NO_RECENT, logits) > 1e-3);
-        printf("  %s, %d tokens kept: %.1e, local sums %.1e\n", i / 2 ? "aqua" : "dense",
-               (int)options.n_h2o, right, local);
+        printf("  %s, %d tokens kept: %.1e, local sums %.1e\n", names[i / 2], (int)options.n_h2o,
+               right, local);
         free(logits);
     }
     aq_engine_close(engine);
@@ -288,6 +290,28 @@ static void keeping_all_is_exact(void) {
         free(c);
     }
     aq_engine_close(engine);
+}
+
+/* The codes are made again as slots are used again: the tokens they choose hold the mass that was
+ * asked for, about. */
+static void codes_follow_the_slots(void) {
+    aq_session_options options = h2o_options(AQ_ATTN_SELECT, 120);
+    options.mass = 0.95;
+    options.measure_mass = true;
+    aq_engine *engine = open_engine();
+    aq_session *session = engine ? aq_case_session(engine, &options) : NULL;
+    float *logits = aq_case_floats(N_TEXT * N_VOCAB);
+    if (session) {
+        run_model(engine, session, logits);
+        const aq_session_stats stats = aq_session_describe(session);
+        double sums[] = {stats.mass_sum, (double)stats.n_mass};
+        aq_test_ok(aq_comm_sum_f64(aq_test_world(), sums, 2));
+        printf("  select, mass 0.95: %.4f held\n", sums[0] / sums[1]);
+        CU_ASSERT_TRUE(sums[0] > 0.9 * sums[1] && sums[0] < 0.999 * sums[1]);
+    }
+    aq_session_close(session);
+    aq_engine_close(engine);
+    free(logits);
 }
 
 /* What a layer holds after the text: no more than the share, in less room than the text needs, the
@@ -400,6 +424,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "reset frees all", reset_frees_all);
     CU_add_test(suite, "models drop what the oracle drops", models_drop_what_the_oracle_drops);
     CU_add_test(suite, "keeping all is exact", keeping_all_is_exact);
+    CU_add_test(suite, "codes follow the slots", codes_follow_the_slots);
     CU_add_test(suite, "memory is bounded", memory_is_bounded);
     CU_add_test(suite, "each query gives one", each_query_gives_one);
     CU_add_test(suite, "windowed models run", windowed_models_run);
