@@ -306,7 +306,8 @@ def transfer_between(rows, ways, domains):
             known = [k for k in kls if k is not None]
             worst = f'{max(known) / min(known):.2f}' if known and min(known) > 0 else ''
             body.append([title, TEXTS.get(text, text)] + [number(k) for k in kls] + [worst])
-    return grid(['KL', 'read'] + [f'calibrated on {d}' for d in domains] + ['worst / best'], body, 2)
+    titles = ['KL', 'read'] + [f'calibrated on {d}' for d in domains] + ['worst / best']
+    return grid(titles, body, 2)
 
 
 def transfer(data):
@@ -398,7 +399,10 @@ def worst(data):
                  if way(r) == name for d in [find(judged, attn='dense', task=r['task'])] if d]
         cells = [f'{number(far["kl"])}, {TEXTS.get(far["text"], far["text"])}' if far else '']
         n, length, of = max(lost, default=(None, 0, 0))
-        cells.append('' if n is None else f'{n} fewer of {of}, {length} tokens' if n > 0 else 'none')
+        if n is None:
+            cells.append('')
+        else:
+            cells.append(f'{n} fewer of {of}, {length} tokens' if n > 0 else 'none')
         drop, task = max(drops, default=(None, ''))
         cells.append('' if drop is None else f'{-drop:+.3f}, {task}' if drop > 0 else 'none')
         body.append([name] + cells)

@@ -11,10 +11,13 @@ add_test(NAME evals COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/evals
   $<TARGET_FILE:aqua-dist> $<TARGET_FILE:make_tiny_model>)
 set_tests_properties(cli_failures evals PROPERTIES TIMEOUT 600 PROCESSORS 2 LABELS mpi)
 
+# docs/quality.md is what its lines give; and that the tools of bench/quality make it.
+add_test(NAME quality_document COMMAND ${CMAKE_SOURCE_DIR}/bench/quality/render --check)
+set_tests_properties(quality_document PROPERTIES TIMEOUT 60 LABELS rules)
 add_test(NAME quality_tools COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/quality_tools
   ${CMAKE_SOURCE_DIR})
-set_tests_properties(quality_tools PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300 PROCESSORS 2
-  LABELS rules)
+set_tests_properties(quality_tools PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900 PROCESSORS 2
+  LABELS slow)
 
 # Of bench/, which may be left out of a build; keep these last.
 if(NOT TARGET aq_bench)
