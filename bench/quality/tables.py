@@ -310,8 +310,14 @@ def transfer_between(rows, ways, domains):
     return grid(titles, body, 2)
 
 
+def transfer_rows(data):
+    """Every text with every projection of 64K tokens; WikiText-2 stands with the amounts."""
+    most = [r for r in data.get('calibration', []) if r['projection'].endswith('-65536')]
+    return most + data.get('transfer', [])
+
+
 def transfer(data):
-    rows = data.get('transfer', [])
+    rows = transfer_rows(data)
     ways = [(t, of_three(rows, *three)) for t, three in zip(three_titles(), THREE)]
     return transfer_between(rows, ways, DOMAINS)
 
@@ -387,7 +393,7 @@ def gemma_select(data):
 
 def worst(data):
     """For each way the text, the length and the task on which it loses most."""
-    texts = [r for r in data.get('transfer', []) if r['projection'].startswith('prose-')]
+    texts = [r for r in transfer_rows(data) if r['projection'].startswith('prose-')]
     needles, judged = data.get('needle', []), data.get('tasks', [])
     body = []
     for name in unique(way(r) for r in texts + needles + judged if r['attn'] != 'dense'):
