@@ -8,15 +8,16 @@
  *           = a[h, s] if s is near or in the open tile
  *   w[h, s] = exp(z[h, s]) / sum_s exp(z[h, s])
  *   w[s]    = max_h w[h, s] / sum_s max_h w[h, s], or the mean over h
- *   C       = near tokens, and the smallest set {s : w[s] >= x} that holds sum w[s] >= mass
+ *   C       = near tokens, and of the others the smallest set {s : w[s] >= x} with which
+ *             sum_{s in C} w[s] >= mass
  *   m = max_s a,  l = sum_s exp(a - m),  o[i] = sum_s exp(a - m) value[s, g, i],   s in C
  *
  * s is near if pos(s) < n_sink or pos(s) > q_pos[t] - n_recent. code(s, g, c) is what the codes of
  * the selector stand for (kv_append.h). part as in attn_partial.h. All sums over s are over this
  * shard.
  *
- * x is found without sorting, to within a factor 2^(1/32): the set holds the mass, and leaving out
- * its tokens with w < 2^(1/32) x would lose it. mass >= 1: C is all tokens. No visible token: the
+ * x is found without sorting, to within a factor 2^(1/128): C holds the mass, and leaving out its
+ * tokens with w < 2^(1/128) x would lose it. mass >= 1: C is all tokens. No visible token: the
  * neutral part, 0 attended.
  *
  * The same bits for the same number of threads and bytes of `work`. Sums in fp32. Tolerance: as

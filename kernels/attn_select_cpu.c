@@ -123,19 +123,21 @@ static void weigh_share(void *arg, int thread, int n_thread) {
         float *mass = b.result.mass + g * AQ_MASS_BOUNDS;
         take_shared(&b, g);
         mass[0] = aq_select_weigh_tokens(&b, 0, begin * AQ_TILE, (end - begin) * AQ_TILE, &mass[1]);
+        mass[2] = aq_select_take_near(&b, 0, begin, end);
     }
 }
 
 static void start_searches(const aq_select_task *task, int n_thread) {
     const int64_t n_seen = aq_select_view_of(task->args, task->t).n_seen;
     for (int g = 0; g < task->args->kv.n_kv_head; g++) {
-        float total = 0.0f, largest = 0.0f;
+        float total = 0.0f, near = 0.0f, largest = 0.0f;
         for (int i = 0; i < n_thread; i++) {
             const float *mass = aq_select_open_member(task, i).result.mass + g * AQ_MASS_BOUNDS;
             total += mass[0];
             largest = fmaxf(largest, mass[1]);
+            near += mass[2];
         }
-        task->search[g] = aq_select_start_search(task->args->mass, total, largest, n_seen);
+        task->search[g] = aq_select_start_search(task->args->mass, total, near, largest, n_seen);
     }
 }
 

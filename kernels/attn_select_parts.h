@@ -126,9 +126,12 @@ void aq_select_scan_tiles(aq_select_block *b, int64_t tile, int64_t tile_end);
 float aq_select_weigh_tokens(const aq_select_block *b, int i, int64_t begin, int64_t n,
                              float *largest);
 
-/* attn_select_scan.c. A search among n weights of sum `total`: while it has not ended, ask for the
- * mass from each of the bounds on that it tries, and narrow it. And the whole of it for query i. */
-aq_select_search aq_select_start_search(double mass, double total, double largest, int64_t n);
+/* attn_select_scan.c. A search among n weights of sum `total`, of which near tokens hold `near` and
+ * have been taken out: while it has not ended, ask for the mass from each of the bounds on that it
+ * tries, and narrow it. And the whole of it for query i. */
+float aq_select_take_near(const aq_select_block *b, int i, int64_t tile, int64_t tile_end);
+aq_select_search aq_select_start_search(double mass, double total, double near, double largest,
+                                        int64_t n);
 bool aq_select_search_ends(const aq_select_search *search);
 void aq_select_try_bounds(const aq_select_search *search, float *least);
 void aq_select_narrow(aq_select_search *search, const float *least, const float *mass);

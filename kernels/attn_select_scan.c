@@ -5,8 +5,9 @@
 #include "kernels/attn_select_parts.h"
 #include "kernels/kv_decode.h"
 
-/* The bound is found to within this difference of the bits of floats: a factor of 65/64 at most. */
-#define BOUND_BITS (1u << 17)
+/* The bound is found to within this difference of the bits of floats: a factor of 257/256 at most.
+ */
+#define BOUND_BITS (1u << 15)
 
 /* The columns of the selector that query i reads, into dims; returns their number. */
 static int choose_columns(const aq_select_block *b, int i) {
@@ -140,13 +141,33 @@ float aq_select_weigh_tokens(const aq_select_block *b, int i, int64_t begin, int
                           largest);
 }
 
-/* n weights that sum up to `total`. Those below (1 - mass) total / n hold no more than may be left
- * out; half of it leaves room for roundings. */
-aq_select_search aq_select_start_search(double mass, double total, double largest, int64_t n) {
+/* Takes the near ones out of the weights of tiles tile .. tile_end of query i; returns their sum.
+ */
+float aq_select_take_near(const aq_select_block *b, int i, int64_t tile, int64_t tile_end) {
+    float *w = b->z + (int64_t)i * b->task->group * b->task->z_stride, sum = 0.0f;
+    for (; tile < tile_end; tile++) {
+        uint64_t near = aq_select_near_bits(b->args, &b->view[i], tile);
+        for (; near != 0; near &= near - 1) {
+            float *one = w + tile * AQ_TILE + __builtin_ctzll(near);
+            sum += *one;
+            *one = 0.0f;
+        }
+    }
+    return sum;
+}
+
+/* n weights that sum up to `total`, of which near tokens hold `near`. Those below
+ * (1 - mass) total / n hold no more than may be left out; half of it leaves room for roundings. If
+ * near tokens are enough the bound is beyond all weights. */
+aq_select_search aq_select_start_search(double mass, double total, double near, double largest,
+                                        int64_t n) {
+    const uint32_t beyond = aq_select_bits_of(INFINITY);
+    const double target = mass * total - near;
+    if (target <= 0.0) return (aq_select_search){.low = beyond, .high = beyond};
     return (aq_select_search){
         .low = aq_select_bits_of((float)(0.5 * (1.0 - mass) * total / (double)n)),
         .high = aq_select_bits_of((float)largest) + 1,
-        .target = (float)(mass * total)};
+        .target = (float)target};
 }
 
 bool aq_select_search_ends(const aq_select_search *search) {
@@ -183,7 +204,8 @@ void aq_select_find_bound(aq_select_block *b, int i) {
         b->log_l[r] = logf(l);
     }
     const float total = aq_select_weigh_tokens(b, i, 0, n, &largest);
-    aq_select_search search = aq_select_start_search(b->args->mass, total, largest, n);
+    const float near = aq_select_take_near(b, i, 0, n / AQ_TILE);
+    aq_select_search search = aq_select_start_search(b->args->mass, total, near, largest, n);
     while (!aq_select_search_ends(&search)) {
         aq_select_try_bounds(&search, least);
         b->simd->mass_from(b->z + (int64_t)i * group * b->task->z_stride, n, least, mass);

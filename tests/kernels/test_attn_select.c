@@ -14,7 +14,7 @@
 #define MAX_HEAD  256
 #define MAX_GROUP 40
 #define EPS       0x1p-24
-#define FACTOR    1.0218971486541166 /* 2^(1/32) */
+#define FACTOR    1.0054299011128027 /* 2^(1/128) */
 
 typedef enum {
     NO_BUG,
@@ -27,6 +27,7 @@ typedef enum {
     SINKS_FORGOTTEN,
     SINKS_WIDER,
     NEAR_BY_CODES,
+    NEAR_COUNTED_TWICE,
     CHOSEN_BY_CODES,
     WRONG_LEVELS,
     WRONG_STEP,
@@ -37,8 +38,7 @@ typedef enum {
     N_BUG
 } planted_bug;
 
-/* Where the queries stand. LAST: they are the newest tokens. EDGES: at and around the ends of tiles
- * and before the first, in no order. BEFORE: before every tile. */
+/* Queries stand behind all tokens, at the ends of tiles in no order, or before every tile. */
 typedef enum { LAST, EDGES, BEFORE } query_places;
 
 typedef struct {
@@ -295,13 +295,10 @@ static score score_of(const sight *s, int h, int64_t token, bool exact) {
 
 static bool is_near(const sight *s, int64_t token) {
     const int64_t pos = pos_of(s->a, token), here = s->a->q_pos[s->t];
-    const int64_t n_sink = s->bug == SINKS_FORGOTTEN ? 0
-                           : s->bug == SINKS_WIDER   ? s->a->n_sink + 1
-                                                     : s->a->n_sink;
-    const int64_t n_recent = s->bug == RECENT_FORGOTTEN ? 0
-                             : s->bug == RECENT_WIDER   ? s->a->n_recent + 1
-                                                        : s->a->n_recent;
-    return pos < n_sink || pos > here - n_recent;
+    const int64_t n_sink = s->a->n_sink + (s->bug == SINKS_WIDER);
+    const int64_t n_recent = s->a->n_recent + (s->bug == RECENT_WIDER);
+    return (pos < n_sink && s->bug != SINKS_FORGOTTEN) ||
+           (pos > here - n_recent && s->bug != RECENT_FORGOTTEN);
 }
 
 /* The score that counts in the choice. */
@@ -388,14 +385,21 @@ static bool find_set(const sight *s, int64_t n_attended, int64_t *n_least, int64
     return *n_least >= 0;
 }
 
-/* The first n_most tokens hold the mass, and the last of the first n_least is not below what may be
- * left out. */
+static bool attended(const sight *s, int64_t i, int64_t n_first) {
+    return i < n_first || s->tokens[i].near;
+}
+
+/* Near tokens and the first n_most hold the mass; the last of the first n_least may not be left. */
 static void check_set(const sight *s, int64_t n_least, int64_t n_most, aq_bound *bound) {
     const double mass = s->bug == HALF_LEFT_OUT ? 1.0 - (1.0 - s->a->mass) / 2 : s->a->mass;
-    double held = 0.0, sum = 0.0, least = 0.0;
-    for (int64_t i = 0; i < n_most; i++)
-        held += s->tokens[i].w;
+    const double near_counts = s->bug == NEAR_COUNTED_TWICE ? 2.0 : 1.0;
+    double held = 0.0, sum = 0.0, least = INFINITY;
+    for (int64_t i = 0; i < s->n; i++) {
+        if (attended(s, i, n_most)) held += s->tokens[i].w;
+        if (s->tokens[i].near) sum += near_counts * s->tokens[i].w;
+    }
     for (int64_t i = 0; i < s->n && sum < mass + s->w_error; i++) {
+        if (s->tokens[i].near) continue;
         sum += s->tokens[i].w;
         least = s->tokens[i].w * (s->bug == BOUND_TWICE ? 2.0 : 1.0);
     }
@@ -420,10 +424,6 @@ typedef struct {
     double m, m_allowed, l, l_allowed;
     double o[MAX_HEAD], o_allowed[MAX_HEAD];
 } row_reference;
-
-static bool attended(const sight *s, int64_t i, int64_t n_first) {
-    return i < n_first || s->tokens[i].near;
-}
 
 static score mixed_score(const sight *s, int64_t i, int h) {
     const seen_token *token = &s->tokens[i];
@@ -488,7 +488,7 @@ static int64_t count_tiles(const sight *s, int64_t n_first) {
 static void check_sight(sight *s, verdict *to) {
     const aq_attn_select_args *a = s->a;
     const int32_t *counts = a->counts + (s->t * a->kv.n_kv_head + s->g) * 3;
-    int64_t n_least, n_most;
+    int64_t n_least = 0, n_most = 0;
     look(s);
     weigh(s);
     if (a->mass < 1.0) qsort(s->tokens, (size_t)s->n, sizeof *s->tokens, by_falling_weight);
@@ -561,6 +561,7 @@ static const char *const bug_names[N_BUG] = {
     [SINKS_FORGOTTEN] = "sinks forgotten",
     [SINKS_WIDER] = "one sink less",
     [NEAR_BY_CODES] = "near tokens chosen by exact scores where codes are asked for",
+    [NEAR_COUNTED_TWICE] = "the mass of near tokens counted twice",
     [CHOSEN_BY_CODES] = "chosen tokens mixed by exact scores where codes are asked for",
     [WRONG_LEVELS] = "other levels of 2 bits",
     [WRONG_STEP] = "another step of a selector's column",
