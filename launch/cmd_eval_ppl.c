@@ -47,7 +47,7 @@ static aq_status open_baseline(ppl_state *ppl, int64_t n_row) {
                                   .key_type = asked->key_type,
                                   .value_type = asked->value_type};
     const bool coded = aq_kv_type_coded(options.key_type) || aq_kv_type_coded(options.value_type);
-    if (asked->attn == AQ_ATTN_DENSE && !coded) return AQ_OK;
+    if (asked->attn == AQ_ATTN_DENSE && !coded && asked->n_h2o == 0) return AQ_OK;
     if (coded) options.key_type = options.value_type = AQ_KV_F32;
     ppl->has_baseline = true;
     return aq_rows_open(ppl->program, ppl->engine, &options, n_row, &ppl->baseline);

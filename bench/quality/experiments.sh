@@ -85,7 +85,6 @@ experiment_select() {
     for mass in 0.95 0.98; do
         row mean-$mass selecting $mass --projection @prose-65536 --group-by mean
     done
-    row from-decode-0.95 selecting 0.95 --projection @prose-65536 --prefill dense
 }
 
 selecting() { # MASS OPTIONS...

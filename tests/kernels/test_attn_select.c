@@ -388,7 +388,6 @@ static bool find_set(const sight *s, int64_t n_attended, int64_t *n_least, int64
 static bool attended(const sight *s, int64_t i, int64_t n_first) {
     return i < n_first || s->tokens[i].near;
 }
-
 /* Near tokens and the first n_most hold the mass; the last of the first n_least may not be left. */
 static void check_set(const sight *s, int64_t n_least, int64_t n_most, aq_bound *bound) {
     const double mass = s->bug == HALF_LEFT_OUT ? 1.0 - (1.0 - s->a->mass) / 2 : s->a->mass;
