@@ -1,5 +1,5 @@
-/* A block of rows (attn_scores_parts.h) goes through tiles of keys and values, each tile read once for
- * the whole block.
+/* A block of rows (attn_scores_parts.h) goes through tiles of keys and values, each tile read once
+ * for the whole block.
  *
  * Many blocks: the team takes whole blocks one after the other. One block, as in decode: the team
  * shares the tiles of all KV heads, and what two members did of one KV head is merged in their
@@ -104,17 +104,18 @@ static void mix_values(const attn_block *block, int64_t at, const aq_score_view 
     const int n_token = view->last - view->first;
     aq_dtype dtype;
     const void *values = fetch_values(&block->scores, at, view->first, n_token, &dtype);
-    block->scores.simd->panel(&(aq_panel_args){.a = block->scores.score + begin * AQ_TILE + view->first,
-                                        .a_stride = AQ_TILE,
-                                        .n_row = view->end - begin,
-                                        .n_in = n_token,
-                                        .b = values,
-                                        .b_dtype = dtype,
-                                        .b_stride = kv->d_head,
-                                        .n_out = kv->d_head,
-                                        .keep = block->keep + begin,
-                                        .c = block->part + begin * (kv->d_head + 2),
-                                        .c_stride = kv->d_head + 2});
+    block->scores.simd->panel(
+        &(aq_panel_args){.a = block->scores.score + begin * AQ_TILE + view->first,
+                         .a_stride = AQ_TILE,
+                         .n_row = view->end - begin,
+                         .n_in = n_token,
+                         .b = values,
+                         .b_dtype = dtype,
+                         .b_stride = kv->d_head,
+                         .n_out = kv->d_head,
+                         .keep = block->keep + begin,
+                         .c = block->part + begin * (kv->d_head + 2),
+                         .c_stride = kv->d_head + 2});
 }
 
 static void attend_tiles(const attn_block *block, int64_t tile, int64_t tile_end) {
