@@ -18,6 +18,11 @@ enum { N_STEP = 140, N_LAYER = 2 };
 static aq_session_options ways[] = {
     {.n_ctx = 300, .key_type = AQ_KV_F32, .value_type = AQ_KV_F32},
     {.n_ctx = 300, .key_type = AQ_KV_BF16, .value_type = AQ_KV_BF16, .attn = AQ_ATTN_AQUA},
+    {.n_ctx = 300,
+     .key_type = AQ_KV_F32,
+     .value_type = AQ_KV_F32,
+     .attn = AQ_ATTN_AQUA,
+     .n_h2o = 64},
 };
 
 static aq_engine *open_engine(void) {
@@ -67,6 +72,7 @@ static void decode_allocates_nothing(void) {
     if (aq_comm_size(aq_test_world()) == 1 && engine) {
         expect_no_allocation(engine, &ways[0]);
         expect_no_allocation(engine, &ways[1]);
+        expect_no_allocation(engine, &ways[2]);
     }
     aq_engine_close(engine);
     for (int i = 0; i < 5 && aq_comm_size(aq_test_world()) == 1; i++) {
@@ -82,7 +88,7 @@ static void decode_allocates_nothing(void) {
 static void a_token_costs_one_exchange_a_layer(void) {
     const int64_t n_rank = aq_comm_size(aq_test_world());
     aq_engine *engine = open_engine();
-    for (int w = 0; w < 2 && engine; w++) {
+    for (int w = 0; w < 3 && engine; w++) {
         aq_session *session = aq_case_session(engine, &ways[w]);
         if (!session) break;
         const int32_t ids[] = {1, 2, 3};
