@@ -235,7 +235,7 @@ static void bad_options_are_refused(void) {
     aq_engine_close(engine);
 
     engine = aq_case_engine(aq_test_world(), aq_case_default()->model, NULL);
-    if (engine) refuses(engine, &good, AQ_ERR_USAGE, "--attn aqua needs a projection");
+    if (engine) refuses(engine, &good, AQ_ERR_USAGE, "need a projection");
     aq_engine_close(engine);
 }
 
