@@ -31,19 +31,10 @@ static const char *file_name(const char *path) {
 /* On rank 0: the ids of the text, without a BOS of its own. */
 static aq_status read_text(calibrate_state *state) {
     const aq_options *options = state->program->options;
-    aq_tokenizer *tok = NULL;
-    char *text = NULL;
-    size_t bytes = 0;
     AQ_TRY(aq_program_need(options->model, "-m MODEL"));
     AQ_TRY(aq_program_need(options->file, "-f TEXTFILE"));
     if (options->n_tok < 1) return aq_fail(AQ_ERR_USAGE, "--tokens must be at least 1");
-    AQ_TRY(aq_prompt_open_tokenizer(options->model, &tok));
-    aq_status status = aq_prompt_text(options, tok, &text, &bytes);
-    if (status == AQ_OK) status = aq_tokenizer_encode(tok, text, bytes, false, &state->ids);
-    state->bos = aq_tokenizer_adds_bos(tok) ? aq_tokenizer_bos(tok) : -1;
-    free(text);
-    aq_tokenizer_close(tok);
-    return status;
+    return aq_prompt_encode_file(options->model, options->file, &state->ids, &state->bos);
 }
 
 static aq_status open_engine(calibrate_state *state) {
