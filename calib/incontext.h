@@ -16,7 +16,10 @@
  * and rows are called for the dense part. No session that uses a projection may be open. The caller
  * closes *out, NULL on failure.
  *
- * The projection is that of any calibration but for its name, "the context itself". The dense part
+ * The projection is to serve the whole session, of which only the beginning is there, and keys and
+ * queries are rotated by their positions: so, with n tokens calibrated on, token p is summed as it
+ * would be at p + (p mod n_shift) n, n_shift = ceil(n_ctx / n). Else it is that of any calibration
+ * but for its name, "the context itself". The dense part
  * has f32 keys and values where the session asks for f32, else bf16. The first
  * AQ_CALIBRATE_SINKS positions are left out of the sums if there are more. With fewer than d_head
  * tokens left, kq would divide by directions never seen: then joint takes its place, which is

@@ -23,8 +23,9 @@ typedef enum {
 
 /* Zero means none, or the default named here. */
 typedef struct {
-    int64_t n_ctx;   /* tokens the session can hold; at most n_ctx_model */
-    int64_t n_batch; /* tokens of one prefill chunk, over all ranks; 0: 2048 */
+    int64_t n_ctx;      /* tokens the session can hold; at most n_ctx_model */
+    int64_t n_ctx_rope; /* context the rotary tables are made for, where that matters; 0: n_ctx */
+    int64_t n_batch;    /* tokens of one prefill chunk, over all ranks; 0: 2048 */
     aq_attn_mode attn;
     /* aqua. What decides is chosen for each query and head by rank_by. */
     aq_rank_by rank_by;

@@ -58,12 +58,13 @@ experiment_h2o() {
     done
 }
 
-# What codes cost by themselves: dense attention over them, against an f32 cache.
+# What codes cost by themselves: all dimensions of projected keys, against an f32 cache.
 experiment_cache() {
     local keys values
     need "$(text wikitext)" || return
     while read -r keys values; do
-        row $keys-$values ppl wikitext 8192 2 -ctk $keys -ctv $values --projection @prose-65536
+        row $keys-$values ppl wikitext 8192 2 --attn aqua --k-ratio 1 -ctk $keys -ctv $values \
+            --projection @prose-65536
     done <<<'q8 q8
 q6 q6
 q6 q8

@@ -71,6 +71,7 @@ static aq_status check_h2o(aq_session_options *options) {
 
 aq_status aq_score_check(const aq_engine *engine, aq_session_options *options) {
     const aq_projection *projection = &engine->projection;
+    if (options->n_ctx_rope == 0) options->n_ctx_rope = options->n_ctx;
     if (options->n_batch == 0) options->n_batch = DEFAULT_N_BATCH;
     if (options->k_ratio == 0) options->k_ratio = DEFAULT_K_RATIO;
     if (options->s_ratio == 0) options->s_ratio = 1.0;

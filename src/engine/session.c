@@ -132,7 +132,7 @@ static aq_status open_ropes(aq_session *session) {
     const aq_engine *engine = session->engine;
     const aq_model_config *config = &engine->config;
     const float *divisors =
-        aq_model_rope_divisors(config, &engine->weights, session->options.n_ctx);
+        aq_model_rope_divisors(config, &engine->weights, session->options.n_ctx_rope);
     AQ_TRY(open_rope(engine->be, &config->rope, config->n_rot, divisors, &session->rope));
     if (!config->two_ropes) return AQ_OK;
     return open_rope(engine->be, &config->rope_local, config->n_rot, NULL, &session->rope_local);

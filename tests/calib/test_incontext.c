@@ -2,6 +2,7 @@
  * token on. */
 #include "calib/incontext.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -179,6 +180,84 @@ static void test_fewer_columns(void) {
     check_fewer_columns();
 }
 
+/* Sums of queries and keys that are rotated here, in double precision, by (p mod n_shift) N more
+ * positions than p; n_shift 1: not at all. */
+typedef struct {
+    aq_gram gram;
+    double base;
+    int64_t n_shift;
+} rotated_sums;
+
+static void rotate_on(const rotated_sums *sums, int64_t pos, int n_head, float *x) {
+    const int d = sums->gram.d_head, half = d / 2;
+    for (int h = 0; h < n_head; h++)
+        for (int i = 0; i < half; i++) {
+            const double angle =
+                (double)(pos % sums->n_shift * N) * pow(sums->base, -2.0 * i / (double)d);
+            float *a = x + h * d + i, *b = a + half;
+            const double u = (double)*a, v = (double)*b;
+            *a = (float)(u * cos(angle) - v * sin(angle));
+            *b = (float)(v * cos(angle) + u * sin(angle));
+        }
+}
+
+static aq_status sum_rotated(void *arg, int layer, const int64_t *pos, int64_t n_tok,
+                             const float *q, const float *k) {
+    rotated_sums *sums = arg;
+    const int n_head = sums->gram.n_head, n_kv_head = sums->gram.n_kv_head;
+    const int64_t d = sums->gram.d_head;
+    for (int64_t t = 0; t < n_tok; t++) {
+        if (pos[t] < AQ_CALIBRATE_SINKS) continue;
+        float *a = aq_case_floats(n_head * d), *b = aq_case_floats(n_kv_head * d);
+        memcpy(a, q + t * n_head * d, (size_t)(n_head * d) * sizeof *a);
+        memcpy(b, k + t * n_kv_head * d, (size_t)(n_kv_head * d) * sizeof *b);
+        rotate_on(sums, pos[t], n_head, a);
+        rotate_on(sums, pos[t], n_kv_head, b);
+        aq_gram_add(&sums->gram, layer, a, b, 1);
+        free(a);
+        free(b);
+    }
+    return AQ_OK;
+}
+
+/* Largest difference of sigma and spectrum from those of such sums, relative to the largest. */
+static double spread_distance(aq_engine *engine, int64_t n_shift) {
+    const aq_session_options dense = options_of(AQ_ATTN_DENSE);
+    const aq_projection *got = aq_engine_projection(engine);
+    const int64_t n = (int64_t)got->n_layer * got->n_kv_head * got->d_head;
+    rotated_sums sums = {.base = engine->config.rope.base, .n_shift = n_shift};
+    const aq_hooks hooks = {.arg = &sums, .tap = sum_rotated};
+    aq_projection expected = {.pq = NULL};
+    aq_test_ok(aq_gram_open(got->n_layer, engine->config.n_head, got->n_kv_head, got->d_head, NULL,
+                            &sums.gram));
+    aq_session *session = aq_case_session(engine, &dense);
+    aq_test_ok(aq_session_prefill(session, ids, N, &hooks));
+    aq_test_ok(aq_calibrate_solve(aq_test_world(), &sums.gram, AQ_BASIS_JOINT, &expected));
+    double d = fmax(aq_case_distance_f32(got->sigma, expected.sigma, n),
+                    aq_case_distance_f32(got->spectrum, expected.spectrum, n));
+    aq_projection_free(&expected);
+    aq_gram_close(&sums.gram);
+    aq_session_close(session);
+    return d;
+}
+
+/* The projection stands for positions all over the context, of which only the beginning is there.
+ */
+static void check_spread(aq_engine *engine) {
+    aq_session_options aqua = options_of(AQ_ATTN_AQUA);
+    aqua.n_ctx = 5 * N - 1; /* five times as long */
+    free(by_context(engine, &aqua, AQ_BASIS_JOINT));
+    CU_ASSERT_TRUE(spread_distance(engine, 5) < 1e-4);
+    CU_ASSERT_TRUE(spread_distance(engine, 1) > 1e-2); /* planted: positions as they are */
+    aqua.n_ctx = N_ALL;
+    free(by_context(engine, &aqua, AQ_BASIS_JOINT));
+    CU_ASSERT_TRUE(spread_distance(engine, 2) < 1e-4);
+}
+
+static void test_spread(void) {
+    with_engine(check_spread);
+}
+
 typedef struct {
     int64_t n_done, n_all, n_row;
 } watched;
@@ -261,6 +340,7 @@ static void test_refused(void) {
 
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "all columns are exact", test_exact);
+    CU_add_test(suite, "positions all over the context", test_spread);
     CU_add_test(suite, "keys re-coded with another head's matrix are told apart", test_recoded);
     CU_add_test(suite, "fewer columns", test_fewer_columns);
     CU_add_test(suite, "short contexts", test_short);
