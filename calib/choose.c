@@ -21,10 +21,7 @@ typedef struct {
     aq_selector *selectors;
     int n_selector;
     aq_trial_sum *sums; /* [n_basis, n_selector], then of exact scores */
-    int grid[AQ_BUDGET_GRID];
-    int n_grid;
-    double *losses; /* [n_basis, n_layer, n_kv_head, n_grid]; NULL: no budgets are asked for */
-    int64_t n_loss; /* of one basis */
+    double *bins;       /* [n_basis, AQ_BUDGET_BINS] of energies; NULL: no budget is asked for */
 } choice;
 
 static void close_choice(choice *c) {
@@ -32,7 +29,7 @@ static void close_choice(choice *c) {
         aq_projection_free(&c->projections[b]);
     free(c->selectors);
     free(c->sums);
-    free(c->losses);
+    free(c->bins);
 }
 
 /* What is to be found out on the held-out text. */
@@ -48,15 +45,13 @@ static aq_status plan_choice(const aq_engine *engine, const aq_choose_options *o
         if (c->selectors) c->selectors[0].codes = aq_projection_codes(&sizes);
     }
     c->sums = calloc((size_t)(MOST_BASES * c->n_selector + 1), sizeof *c->sums);
-    c->n_grid = aq_budget_grid(config->d_head, c->grid);
-    c->n_loss = (int64_t)config->n_layer * config->n_kv_head * c->n_grid;
     if (options->k_budget != 0) {
-        c->losses = calloc((size_t)(MOST_BASES * c->n_loss), sizeof *c->losses);
-        if (!(options->k_budget * config->d_head >= c->grid[0] && options->k_budget <= 1))
+        c->bins = calloc((size_t)MOST_BASES * AQ_BUDGET_BINS, sizeof *c->bins);
+        if (!(options->k_budget * config->d_head >= 1 && options->k_budget <= 1))
             return aq_fail(AQ_ERR_USAGE, "--k-budget must be %.3g to 1 with %d dimensions",
-                           (double)c->grid[0] / config->d_head, config->d_head);
+                           1.0 / config->d_head, config->d_head);
     }
-    if (!c->selectors || !c->sums || (options->k_budget != 0 && !c->losses))
+    if (!c->selectors || !c->sums || (options->k_budget != 0 && !c->bins))
         return aq_fail(AQ_ERR_MEMORY, "no memory to choose a selector");
     return AQ_OK;
 }
@@ -83,13 +78,12 @@ static aq_status try_layer(void *arg, const aq_sample *sample) {
     choice *c = arg;
     AQ_TRY(aq_trial_add(sample, &c->projections[0], &exact, 1, &rule,
                         c->sums + c->n_basis * c->n_selector));
-    const int64_t at = (int64_t)sample->layer * sample->n_kv_head * c->n_grid;
     for (int b = 0; b < c->n_basis; b++) {
         AQ_TRY(aq_trial_add(sample, &c->projections[b], c->selectors, c->n_selector, &rule,
                             c->sums + b * c->n_selector));
-        if (c->losses)
-            AQ_TRY(aq_budget_loss(sample, &c->projections[b], c->grid, c->n_grid,
-                                  c->losses + b * c->n_loss + at));
+        if (c->bins)
+            AQ_TRY(
+                aq_budget_count(sample, &c->projections[b], c->bins + (int64_t)b * AQ_BUDGET_BINS));
     }
     return AQ_OK;
 }
@@ -98,8 +92,8 @@ static aq_status try_layer(void *arg, const aq_sample *sample) {
 static aq_status join(aq_comm *comm, choice *c) {
     _Static_assert(sizeof(aq_trial_sum) == 2 * sizeof(double), "a trial's sums are two doubles");
     AQ_TRY(aq_comm_sum_f64(comm, &c->sums[0].loss, 2 * ((int64_t)c->n_basis * c->n_selector + 1)));
-    if (!c->losses) return AQ_OK;
-    return aq_comm_sum_f64(comm, c->losses, c->n_basis * c->n_loss);
+    if (!c->bins) return AQ_OK;
+    return aq_comm_sum_f64(comm, c->bins, (int64_t)c->n_basis * AQ_BUDGET_BINS);
 }
 
 static int by_loss(const void *a, const void *b) {
@@ -130,40 +124,12 @@ static aq_status rank_pairs(const choice *c, aq_choose_table *table, int *best) 
     return AQ_OK;
 }
 
-/* Budgets of the layers that see everything; the others are dense and keep all columns. */
-static aq_status deal_budgets(const aq_model_config *config, const choice *c, const double *losses,
-                              double share, aq_projection *out) {
-    const int64_t n_layer = config->n_layer, n_head = config->n_kv_head;
-    const size_t row_bytes = (size_t)(n_head * c->n_grid) * sizeof(double);
-    double *full = malloc((size_t)c->n_loss * sizeof *full);
-    uint16_t *dealt = malloc((size_t)(n_layer * n_head) * sizeof *dealt);
-    out->k_budget = malloc((size_t)(n_layer * n_head) * sizeof *out->k_budget);
-    aq_status status = AQ_OK;
-    int64_t n = 0;
-    if (!full || !dealt || !out->k_budget)
-        status = aq_fail(AQ_ERR_MEMORY, "no memory to deal budgets");
-    for (int layer = 0; status == AQ_OK && layer < config->n_layer; layer++)
-        if (!aq_model_windowed(config, layer))
-            memcpy(full + n_head * c->n_grid * n++, losses + layer * n_head * c->n_grid, row_bytes);
-    const int64_t n_col = (int64_t)floor(share * config->d_head * (double)(n * n_head) + 1e-6);
-    if (status == AQ_OK && n > 0)
-        status = aq_budget_deal(full, n * n_head, c->grid, c->n_grid, n_col, dealt);
-    for (int64_t layer = 0, from = 0; status == AQ_OK && layer < n_layer; layer++)
-        for (int64_t head = 0; head < n_head; head++)
-            out->k_budget[layer * n_head + head] =
-                aq_model_windowed(config, (int)layer) ? (uint16_t)config->d_head : dealt[from++];
-    free(full);
-    free(dealt);
-    return status;
-}
-
 /* Tries everything on the held-out ids and moves the best projection to *out. Collective. */
 static aq_status choose_held_out(aq_engine *engine, aq_comm *comm, const int32_t *ids, int64_t n,
                                  const aq_choose_options *options, choice *c, aq_projection *out,
                                  aq_choose_table *table) {
     const aq_sample_options how = {.bos = options->calibrate.bos};
     int best = 0;
-    aq_status status = AQ_OK;
     AQ_TRY(aq_sample_run(engine, comm, ids, n, &how, try_layer, c));
     AQ_TRY(join(comm, c));
     AQ_TRY(aq_comm_agree(comm, rank_pairs(c, table, &best)));
@@ -174,11 +140,11 @@ static aq_status choose_held_out(aq_engine *engine, aq_comm *comm, const int32_t
         out->codes = c->selectors[best % c->n_selector].codes;
         out->n_dynamic = c->selectors[best % c->n_selector].n_dynamic;
     }
-    if (c->losses)
-        status =
-            deal_budgets(&engine->config, c, c->losses + basis * c->n_loss, options->k_budget, out);
+    if (c->bins)
+        out->k_energy =
+            aq_budget_energy(c->bins + (int64_t)basis * AQ_BUDGET_BINS, options->k_budget);
     table->n_held_out = n;
-    return aq_comm_agree(comm, status);
+    return AQ_OK;
 }
 
 static aq_status choose(aq_engine *engine, aq_comm *comm, const int32_t *ids, int64_t n,
@@ -191,7 +157,7 @@ static aq_status choose(aq_engine *engine, aq_comm *comm, const int32_t *ids, in
     if (status == AQ_OK && needed && n_held == 0)
         status = aq_fail(AQ_ERR_USAGE,
                          "a text of %lld tokens, or a context of %lld, is too short to choose a "
-                         "selector or budgets on; give at least 1024",
+                         "selector or a budget on; give at least 1024",
                          (long long)n, (long long)engine->config.n_ctx);
     AQ_TRY(aq_comm_agree(comm, status));
     aq_gram gram;

@@ -1,5 +1,5 @@
-/* Choices that calibration makes on held-out text: the basis, the selector's codes, and how many
- * columns each head may read.
+/* Choices that calibration makes on held-out text: the basis, the selector's codes, and the energy
+ * from which on a column decides.
  *
  * The last tokens of the text (aq_sample_held_out) are left out of the Gram sums. Every basis is
  * solved from the same sums; on the held-out tokens each basis with each selector of equal bytes
@@ -19,7 +19,7 @@ typedef struct {
     bool basis_given;               /* else the best of joint, kq and kpca */
     double selector_bytes;          /* of codes that a query reads a token and KV head; 0: the
                                        default layout, which is not stored */
-    double k_budget;                /* mean share of d_head that decides, (0, 1]; 0: no budgets */
+    double k_budget;                /* mean share of d_head that decides, (0, 1]; 0: no budget */
 } aq_choose_options;
 
 /* A pair that was tried. */

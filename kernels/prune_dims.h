@@ -4,10 +4,11 @@
  * square of that, kept are
  *
  *   tau > 0:  the fewest of the highest ranks with  sum e_i over them >= tau sum e_i over all
- *   tau = 0:  the budget[h / group] highest ranks
+ *   tau = 0:  those with  e_i >= least
  *
- * at least one. Tolerance: exact, but for where rounding decides a sum that meets tau.
- * Source: AQUA, arXiv 2509.11155, which leaves the adaptive number open. */
+ * and the highest rank in any case. e_i is rounded to fp32. Tolerance: exact, but for where
+ * rounding decides a sum that meets tau. Source: AQUA, arXiv 2509.11155, which leaves the adaptive
+ * number open. */
 #ifndef AQ_KERNELS_PRUNE_DIMS_H
 #define AQ_KERNELS_PRUNE_DIMS_H
 
@@ -17,7 +18,7 @@ typedef struct {
     float *q;            /* [n_tok, n_head, n_col] projected queries, changed in place */
     const float *weight; /* [n_kv_head, n_col], not negative, or NULL */
     double tau;
-    const uint16_t *budget; /* [n_kv_head] 1 .. n_col; with tau = 0 */
+    float least; /* with tau = 0 */
     int64_t n_tok;
     int n_head;
     int n_kv_head;

@@ -25,6 +25,16 @@ static prune_scratch open_scratch(const prune_task *task, int thread) {
     return (prune_scratch){rank, energy, (int16_t *)(energy + n * AQ_COLUMNS_ALIGN)};
 }
 
+/* Columns of at least that energy, but 1 if there are none. */
+static int count_reaching(const float *q, const float *weight, int n_col, float least) {
+    int n = 0;
+    for (int i = 0; i < n_col; i++) {
+        const float value = weight ? q[i] * weight[i] : q[i];
+        n += value * value >= least;
+    }
+    return n > 0 ? n : 1;
+}
+
 /* Prunes one query of KV head g; returns the number of columns it keeps. */
 static int prune_row(const prune_task *task, const prune_scratch *scratch, float *q, int64_t g) {
     const aq_prune_dims_args *a = task->args;
@@ -32,7 +42,7 @@ static int prune_row(const prune_task *task, const prune_scratch *scratch, float
     const float *weight = a->weight ? a->weight + g * a->n_col : NULL;
     const int n = a->tau > 0 ? simd->fewest(q, weight, a->n_col, (float)a->tau, scratch->rank,
                                             scratch->energy)
-                             : a->budget[g];
+                             : count_reaching(q, weight, a->n_col, a->least);
     simd->choose(q, weight, a->n_col, n, scratch->rank, scratch->dims);
     for (int i = 0, kept = 0; i < a->n_col; i++) {
         if (kept < n && scratch->dims[kept] == i)

@@ -24,20 +24,6 @@ static bool is_shown(const aq_choose_table *table, int row) {
     return true;
 }
 
-static void print_budgets(const aq_projection *p, FILE *to) {
-    double sum = 0;
-    fprintf(to, "columns that decide, layer by layer:\n");
-    for (int layer = 0; layer < p->n_layer; layer++) {
-        fprintf(to, "  %3d ", layer);
-        for (int head = 0; head < p->n_kv_head; head++) {
-            fprintf(to, " %3d", (int)p->k_budget[layer * p->n_kv_head + head]);
-            sum += p->k_budget[layer * p->n_kv_head + head];
-        }
-        fputc('\n', to);
-    }
-    fprintf(to, "  mean %.2f of %d\n", sum / ((double)p->n_layer * p->n_kv_head), p->d_head);
-}
-
 void aq_choices_print(const aq_choose_table *table, const aq_projection *projection, FILE *to) {
     if (table->n_row > 0) {
         fprintf(to,
@@ -49,13 +35,13 @@ void aq_choices_print(const aq_choose_table *table, const aq_projection *project
         for (int row = 0; row < table->n_row; row++)
             if (is_shown(table, row)) print_row(&table->rows[row], to);
     }
-    if (projection->k_budget) print_budgets(projection, to);
+    if (projection->k_energy > 0)
+        fprintf(to, "columns decide from an energy of %.4g on\n", (double)projection->k_energy);
 }
 
 void aq_choices_report(const aq_choose_table *table, const aq_projection *projection,
                        aq_report *report) {
     char text[64];
-    const int64_t n_head = (int64_t)projection->n_layer * projection->n_kv_head;
     aq_report_int(report, "held_out_tokens", table->n_held_out);
     aq_report_real(report, "exact_loss", table->exact_loss);
     aq_report_list(report, "choices");
@@ -72,9 +58,5 @@ void aq_choices_report(const aq_choose_table *table, const aq_projection *projec
         aq_report_end(report);
     }
     aq_report_end(report);
-    if (!projection->k_budget) return;
-    aq_report_list(report, "k_budget");
-    for (int64_t i = 0; i < n_head; i++)
-        aq_report_int(report, NULL, projection->k_budget[i]);
-    aq_report_end(report);
+    if (projection->k_energy > 0) aq_report_real(report, "k_energy", (double)projection->k_energy);
 }

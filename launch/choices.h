@@ -7,7 +7,7 @@
 #include "calib/choose.h"
 #include "src/model/report.h"
 
-/* Prints the table, the best first, and the budgets of the projection, if any. Local. */
+/* Prints the table, the best first, and the budget of the projection, if any. Local. */
 void aq_choices_print(const aq_choose_table *table, const aq_projection *projection, FILE *to);
 
 /* The same as lists in a report. Local. */

@@ -113,7 +113,7 @@ static const option table[] = {
     {"--k-tau", REAL, AT(k_tau), ONE_WAY, "X", "0",
      "aqua: instead the fewest dimensions that hold this share of the energy"},
     {"--k-budget", FLAG, AT(use_k_budget), ONE_WAY, NULL, NULL,
-     "aqua: instead the numbers that calibrate --k-budget left in the projection"},
+     "aqua: instead those of the energy that calibrate --k-budget left in the projection"},
     {"--s-ratio", REAL, AT(s_ratio), ENGINE, "X", "1", "aqua: share of key columns stored at all"},
     {"--rank-by", TEXT, AT(rank_by), ONE_WAY, "magnitude|energy|static", "energy",
      "aqua: abs(q), abs(q) times the column's spread, or the leading ones"},
@@ -124,7 +124,7 @@ static const option table[] = {
     {"--selector-bytes", REAL, AT(selector_bytes), CALIBRATE, "X", "0",
      "find the best selector of X bytes of codes read a token and KV head; 0: the default one"},
     {"--k-budget", REAL, AT(k_budget), CALIBRATE, "X", "0",
-     "give each layer and KV head its number of columns, a share of X of all in the mean; 0: none"},
+     "find the energy from which on dimensions decide, a share X of them in the mean; 0: none"},
 
     {"-s --seed", INTEGER, AT(seed), RUN | NEEDLE, "N", "-1",
      "random seed; -1: from the clock, needle: 0"},

@@ -32,7 +32,7 @@ typedef struct {
     double k_ratio; /* share of d_head that decides, (0, 1]; 0: 0.75 */
     double k_tau;   /* if not 0, instead: the fewest columns that hold this share of the energy,
                        sum over columns of (what rank_by ranks)^2; (0, 1] */
-    bool k_budget;  /* instead: as many columns as the projection says for each layer and KV head */
+    bool k_budget;  /* instead, by energy: the columns of as much energy as the projection says */
     double s_ratio; /* share of columns stored, (0, 1]; 0: 1 */
     aq_kv_type key_type, value_type; /* windowed layers store f32 if this is f32, else bf16 */
 

@@ -107,12 +107,9 @@ static uint64_t hash_projection(const aq_projection *p) {
         const float segment[] = {(float)p->codes.segments[i].n, (float)p->codes.segments[i].bits};
         hash = add_to_hash(hash, segment, 2);
     }
-    const float rest[] = {(float)p->n_dynamic, (float)p->break_even[0], (float)p->break_even[1]};
-    hash = add_to_hash(hash, rest, 3);
-    for (int64_t row = 0; p->k_budget && row < n_row; row++) {
-        const float budget = p->k_budget[row];
-        hash = add_to_hash(hash, &budget, 1);
-    }
+    const float rest[] = {(float)p->n_dynamic, (float)p->break_even[0], (float)p->break_even[1],
+                          p->k_energy};
+    hash = add_to_hash(hash, rest, 4);
     return hash;
 }
 

@@ -38,19 +38,16 @@ static void make_qkv(aq_session *session, int layer, const float *h) {
 }
 
 /* Leaves of each q^ as many dimensions as the session's rule says. */
-static void prune(aq_session *session, int layer, const aq_score_shape *score,
-                  const float *weight) {
+static void prune(aq_session *session, const aq_score_shape *score, const float *weight) {
     const aq_engine *engine = session->engine;
-    const int n_kv_head = engine->config.n_kv_head;
-    const uint16_t *budget = session->budget ? session->budget + layer * n_kv_head : NULL;
     engine->be->ops->prune_dims(engine->be,
                                 &(aq_prune_dims_args){.q = session->step.q_proj,
                                                       .weight = weight,
                                                       .tau = session->options.k_tau,
-                                                      .budget = budget,
+                                                      .least = engine->projection.k_energy,
                                                       .n_tok = session->step.n_tok,
                                                       .n_head = engine->config.n_head,
-                                                      .n_kv_head = n_kv_head,
+                                                      .n_kv_head = engine->config.n_kv_head,
                                                       .n_col = score->n_col,
                                                       .n_kept = &session->stats.n_kept_dim});
     session->stats.n_pruned_row += session->step.n_tok * engine->config.n_head;
@@ -81,7 +78,7 @@ static void project(aq_session *session, int layer, const aq_score_shape *score)
 
     const int64_t weight_at = (int64_t)layer * n_kv_head * score->n_col;
     const float *weight = session->dim_weight ? session->dim_weight + weight_at : NULL;
-    if (score->prunes) prune(session, layer, score, weight);
+    if (score->prunes) prune(session, score, weight);
     if (score->n_dim == score->n_col) return;
     be->ops->topk_dims(be, &(aq_topk_dims_args){.q = step->q_proj,
                                                 .weight = weight,

@@ -36,10 +36,11 @@ static aq_status check_aqua(const aq_engine *engine, const aq_session_options *o
     if (options->k_tau != 0 && options->k_budget)
         return aq_fail(AQ_ERR_USAGE, "--k-tau and --k-budget both say how many dimensions decide; "
                                      "use one");
-    if ((options->k_tau != 0 || options->k_budget) && options->rank_by == AQ_RANK_STATIC)
-        return aq_fail(AQ_ERR_USAGE,
-                       "--k-tau and --k-budget choose for each query; --rank-by static does not");
-    if (options->attn == AQ_ATTN_AQUA && options->k_budget && !engine->projection.k_budget)
+    if (options->k_tau != 0 && options->rank_by == AQ_RANK_STATIC)
+        return aq_fail(AQ_ERR_USAGE, "--k-tau chooses for each query; --rank-by static does not");
+    if (options->k_budget && options->rank_by != AQ_RANK_ENERGY)
+        return aq_fail(AQ_ERR_USAGE, "--k-budget goes by energy; leave --rank-by out");
+    if (options->attn == AQ_ATTN_AQUA && options->k_budget && engine->projection.k_energy == 0)
         return aq_fail(AQ_ERR_USAGE, "the projection has no budget of dimensions; make one with "
                                      "aqua-dist calibrate --k-budget");
     return AQ_OK;

@@ -105,21 +105,6 @@ static aq_status open_dim_weight(aq_session *session) {
     return AQ_OK;
 }
 
-/* The projection's budgets, within the stored columns. */
-static aq_status open_budget(aq_session *session) {
-    const aq_model_config *config = &session->engine->config;
-    aq_backend *be = session->engine->be;
-    const int64_t n_row = (int64_t)config->n_layer * config->n_kv_head;
-    const int n_col = session->shape.score.n_col;
-    if (!session->shape.score.prunes || !session->options.k_budget) return AQ_OK;
-    AQ_TRY(be->ops->alloc(be, (size_t)n_row * sizeof *session->budget, (void **)&session->budget));
-    for (int64_t row = 0; row < n_row; row++) {
-        const int n = session->engine->projection.k_budget[row];
-        session->budget[row] = (uint16_t)(n < n_col ? n : n_col);
-    }
-    return AQ_OK;
-}
-
 static aq_status open_rope(aq_backend *be, const aq_rope_config *config, int n_rot,
                            const float *divisors, aq_rope_table *out) {
     const size_t n = (size_t)n_rot / 2;
@@ -189,7 +174,6 @@ static aq_status open_local(aq_session *session) {
     AQ_TRY(aq_step_open(engine, &session->plan, &session->shape, &session->step));
     AQ_TRY(open_ropes(session));
     AQ_TRY(open_dim_weight(session));
-    AQ_TRY(open_budget(session));
     return engine->be->ops->alloc(engine->be, (size_t)engine->config.d_model * sizeof(float),
                                   (void **)&session->hidden);
 }
@@ -226,8 +210,8 @@ void aq_session_close(aq_session *session) {
     aq_step_close(be, &session->step);
     aq_kvcache_close(&session->cache);
     aq_h2o_close(&session->h2o);
-    void *const blocks[] = {session->dim_weight, session->budget, session->hidden,
-                            session->rope.inv_freq, session->rope_local.inv_freq};
+    void *const blocks[] = {session->dim_weight, session->hidden, session->rope.inv_freq,
+                            session->rope_local.inv_freq};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         if (blocks[i]) be->ops->release(be, blocks[i]);
     free(session);

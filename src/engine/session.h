@@ -27,7 +27,6 @@ struct aq_session {
     aq_step step;
     aq_rope_table rope, rope_local; /* of layers that see everything, and of windowed ones */
     float *dim_weight; /* [n_layer, n_kv_head, n_col] sigma where columns are ranked with it */
-    uint16_t *budget;  /* [n_layer, n_kv_head] columns that decide, where the projection says so */
     int n_dynamic;     /* columns of the selector that a query reads; 0: all */
     bool is_open;      /* counted by the engine */
     float *hidden;     /* [d_model] normed row of the last token, the same on every rank */

@@ -1,5 +1,6 @@
 #include "src/model/projection_file.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -75,28 +76,18 @@ void aq_projection_free(aq_projection *p) {
     free(p->pk);
     free(p->sigma);
     free(p->spectrum);
-    free(p->k_budget);
-    p->k_budget = NULL;
     p->pq = p->pk = p->sigma = p->spectrum = NULL;
 }
 
 aq_status aq_projection_copy(const aq_projection *p, aq_projection *out) {
     const size_t n = (size_t)p->n_layer * (size_t)p->n_kv_head, d = (size_t)p->d_head;
     *out = *p;
-    out->k_budget = NULL;
     AQ_TRY(aq_projection_alloc(out));
     memcpy(out->pq, p->pq, n * d * d * sizeof *p->pq);
     memcpy(out->pk, p->pk, n * d * d * sizeof *p->pk);
     memcpy(out->sigma, p->sigma, n * d * sizeof *p->sigma);
     memcpy(out->spectrum, p->spectrum, n * d * sizeof *p->spectrum);
-    if (!p->k_budget) return AQ_OK;
-    out->k_budget = malloc(n * sizeof *p->k_budget);
-    if (out->k_budget) {
-        memcpy(out->k_budget, p->k_budget, n * sizeof *p->k_budget);
-        return AQ_OK;
-    }
-    aq_projection_free(out);
-    return aq_fail(AQ_ERR_MEMORY, "no memory for the budgets of a projection");
+    return AQ_OK;
 }
 
 aq_code_layout aq_projection_codes(const aq_projection *p) {
@@ -141,11 +132,9 @@ static aq_status check_optional(const char *path, const aq_projection *p, aq_sta
     if (p->n_dynamic < 0 || p->n_dynamic > aq_code_layout_columns(&codes))
         return aq_fail(code, "%s: %d dynamic columns of a selector of %d; " REMEDY, path,
                        p->n_dynamic, aq_code_layout_columns(&codes));
-    for (int64_t h = 0; p->k_budget && h < (int64_t)p->n_layer * p->n_kv_head; h++)
-        if (p->k_budget[h] < 1 || p->k_budget[h] > p->d_head)
-            return aq_fail(code, "%s: layer %d, KV head %d: a budget of %d of %d columns; " REMEDY,
-                           path, (int)(h / p->n_kv_head), (int)(h % p->n_kv_head),
-                           (int)p->k_budget[h], p->d_head);
+    if (!(p->k_energy >= 0 && p->k_energy <= FLT_MAX))
+        return aq_fail(code, "%s: the energy of columns that decide is no number from 0; " REMEDY,
+                       path);
     if (p->break_even[0] < 0 || p->break_even[1] < 0)
         return aq_fail(code, "%s: a break-even context is negative; " REMEDY, path);
     return AQ_OK;
@@ -196,7 +185,6 @@ static uint64_t get_u64(const uint8_t *at) {
 typedef struct {
     AquaHeadBasis *heads; /* one a KV head, as all arrays here */
     AquaHeadBasis **head_pointers;
-    uint32_t *k_budget;
     AquaCodeSegment segments[AQ_CODE_SEGMENTS];
     AquaCodeSegment *segment_pointers[AQ_CODE_SEGMENTS];
     int64_t break_even[2];
@@ -205,19 +193,16 @@ typedef struct {
 static void parts_close(message_parts *parts) {
     free(parts->heads);
     free(parts->head_pointers);
-    free(parts->k_budget);
 }
 
 static bool parts_open(size_t n_head, message_parts *parts) {
     *parts = (message_parts){.heads = calloc(n_head, sizeof *parts->heads)};
     parts->head_pointers = calloc(n_head, sizeof *parts->head_pointers);
-    parts->k_budget = calloc(n_head, sizeof *parts->k_budget);
-    return parts->heads && parts->head_pointers && parts->k_budget;
+    return parts->heads && parts->head_pointers;
 }
 
 /* Puts what is optional into a message; what is not there is not written. */
 static void put_optional(const aq_projection *p, message_parts *parts, AquaProjection *message) {
-    const size_t n_head = (size_t)p->n_layer * (size_t)p->n_kv_head;
     message->n_codes = (size_t)p->codes.n_segment;
     message->codes = parts->segment_pointers;
     for (int i = 0; i < p->codes.n_segment; i++) {
@@ -227,10 +212,7 @@ static void put_optional(const aq_projection *p, message_parts *parts, AquaProje
         parts->segment_pointers[i] = &parts->segments[i];
     }
     message->n_dynamic = (uint32_t)p->n_dynamic;
-    message->n_k_budget = p->k_budget ? n_head : 0;
-    message->k_budget = parts->k_budget;
-    for (size_t h = 0; h < message->n_k_budget; h++)
-        parts->k_budget[h] = p->k_budget[h];
+    message->k_energy = p->k_energy;
     message->n_break_even = p->break_even[0] != 0 || p->break_even[1] != 0 ? 2 : 0;
     message->break_even = parts->break_even;
     memcpy(parts->break_even, p->break_even, sizeof parts->break_even);
@@ -368,10 +350,6 @@ static const char *wrong_optional(const AquaProjection *m) {
             return "a segment of the selector's codes is out of range";
     if (m->n_dynamic > AQ_PROJECTION_MAX_DIM)
         return "the number of dynamic columns is out of range";
-    if (m->n_k_budget != 0 && m->n_k_budget != m->n_heads)
-        return "the number of budgets is not layers times KV heads";
-    for (size_t h = 0; h < m->n_k_budget; h++)
-        if (m->k_budget[h] > AQ_PROJECTION_MAX_DIM) return "a budget is out of range";
     if (m->n_break_even != 0 && m->n_break_even != 2)
         return "the number of break-even contexts is not two";
     return NULL;
@@ -412,19 +390,14 @@ static aq_status check_message(const char *path, const AquaProjection *m) {
 }
 
 /* Copies what is optional in a checked message. */
-static aq_status take_optional(const AquaProjection *m, aq_projection *p) {
+static void take_optional(const AquaProjection *m, aq_projection *p) {
     p->codes.n_segment = (int)m->n_codes;
     for (size_t i = 0; i < m->n_codes; i++)
         p->codes.segments[i] = (aq_code_segment){(int)m->codes[i]->n, (int)m->codes[i]->bits};
     p->n_dynamic = (int)m->n_dynamic;
     for (size_t i = 0; i < m->n_break_even; i++)
         p->break_even[i] = m->break_even[i];
-    if (m->n_k_budget == 0) return AQ_OK;
-    p->k_budget = malloc(m->n_k_budget * sizeof *p->k_budget);
-    if (!p->k_budget) return aq_fail(AQ_ERR_MEMORY, "no memory for a projection's budgets");
-    for (size_t h = 0; h < m->n_k_budget; h++)
-        p->k_budget[h] = (uint16_t)m->k_budget[h];
-    return AQ_OK;
+    p->k_energy = m->k_energy;
 }
 
 /* Copies a checked message. */
@@ -448,7 +421,8 @@ static aq_status take_message(const AquaProjection *m, aq_projection *p) {
         memcpy(p->sigma + h * d, m->heads[h]->sigma, d * sizeof *p->sigma);
         memcpy(p->spectrum + h * d, m->heads[h]->spectrum, d * sizeof *p->spectrum);
     }
-    return take_optional(m, p);
+    take_optional(m, p);
+    return AQ_OK;
 }
 
 static aq_status unpack(const char *path, const aq_file_map *map, aq_projection *p) {

@@ -43,8 +43,8 @@ typedef struct aq_projection {
     aq_code_layout codes;  /* of the selector; n_segment 0: none was chosen, see
                               aq_projection_codes */
     int n_dynamic;         /* columns of them that a query reads; 0: all */
-    uint16_t *k_budget;    /* [n_layer, n_kv_head] columns that decide, 1 .. d_head; or NULL. Freed
-                              with the arrays, not allocated with them */
+    float k_energy;        /* with k_budget the columns decide whose (q^_c sigma_c)^2 is as much or
+                              more (calib/budget.h); 0: not calibrated */
     int64_t break_even[2]; /* tokens of context from which aqua and select are faster than dense on
                               the machine that measured it; 0: not measured, INT64_MAX: never */
 } aq_projection;

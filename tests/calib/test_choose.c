@@ -47,8 +47,7 @@ static bool rows_near(const aq_choose_table *a, const aq_choose_table *b) {
 
 static bool same_choice(const aq_projection *a, const aq_projection *b) {
     return a->basis == b->basis && a->n_dynamic == b->n_dynamic &&
-           memcmp(&a->codes, &b->codes, sizeof a->codes) == 0 &&
-           memcmp(a->k_budget, b->k_budget, N_PROBLEM * sizeof *a->k_budget) == 0 &&
+           memcmp(&a->codes, &b->codes, sizeof a->codes) == 0 && a->k_energy == b->k_energy &&
            strcmp(a->domain, b->domain) == 0 &&
            memcmp(a->fingerprint, b->fingerprint, AQ_FINGERPRINT_BYTES) == 0;
 }
@@ -65,6 +64,30 @@ static aq_status try_again(void *arg, const aq_sample *sample) {
     return aq_trial_add(sample, r->projection, &r->selector, 1, &rule, &r->sum);
 }
 
+typedef struct {
+    const aq_projection *projection;
+    double n, n_reach;
+} recount;
+
+static aq_status count_again(void *arg, const aq_sample *sample) {
+    recount *r = arg;
+    const int group = sample->n_head / sample->n_kv_head;
+    for (int64_t row = 0; row < sample->n_query * sample->n_head; row++) {
+        const int h = (int)(row % sample->n_head);
+        const int64_t at = (int64_t)sample->layer * sample->n_kv_head + h / group;
+        const float *q = sample->q + (sample->pos[row / sample->n_head] * sample->n_head + h) * D;
+        for (int c = 0; c < D; c++) {
+            double x = 0;
+            for (int i = 0; i < D; i++)
+                x += (double)q[i] * (double)r->projection->pq[(at * D + i) * D + c];
+            x *= (double)r->projection->sigma[at * D + c];
+            r->n++;
+            r->n_reach += x * x >= (double)r->projection->k_energy;
+        }
+    }
+    return AQ_OK;
+}
+
 /* The loss in the table is that of the kept projection on the end of the text. */
 static void check_best(aq_engine *engine, aq_comm *self, const aq_projection *p,
                        const aq_choose_table *table, const int32_t *held_out, bool expected) {
@@ -75,6 +98,16 @@ static void check_best(aq_engine *engine, aq_comm *self, const aq_projection *p,
     CU_ASSERT_EQUAL(fabs(loss - table->rows[0].loss) <= 1e-4 * loss, expected);
 }
 
+/* Half of the columns of the sampled queries have the energy that was found, within a bin. */
+static void check_share(aq_engine *engine, aq_comm *self, const aq_projection *p,
+                        const int32_t *held_out, bool expected) {
+    const aq_sample_options how = {.bos = -1};
+    recount r = {.projection = p};
+    aq_test_ok(aq_sample_run(engine, self, held_out, N_HELD, &how, count_again, &r));
+    const double share = r.n_reach / r.n;
+    CU_ASSERT_EQUAL(share <= 0.5 && share > 0.5 - 0.01, expected);
+}
+
 static void check_ranks(aq_engine *engine, aq_comm *self) {
     const aq_choose_options options = options_of(5, 0.5);
     aq_projection many, one;
@@ -82,7 +115,6 @@ static void check_ranks(aq_engine *engine, aq_comm *self) {
     if (aq_test_ok(
             aq_choose(engine, aq_test_world(), text, N_TEXT, &options, &many, &many_table)) &&
         aq_test_ok(aq_choose(engine, self, text, N_TEXT, &options, &one, &one_table))) {
-        int n_col = 0;
         CU_ASSERT_TRUE(same_choice(&many, &one));
         CU_ASSERT_TRUE(rows_near(&many_table, &one_table));
         CU_ASSERT_EQUAL(many_table.n_held_out, N_HELD);
@@ -95,10 +127,9 @@ static void check_ranks(aq_engine *engine, aq_comm *self) {
                         0);
         check_best(engine, self, &many, &many_table, text + N_TEXT - N_HELD, true);
         check_best(engine, self, &many, &many_table, text, false); /* planted: text that was used */
-        for (int i = 0; i < N_PROBLEM; i++)
-            n_col += many.k_budget[i];
-        CU_ASSERT_EQUAL(n_col, N_PROBLEM * D / 2);
-        many.k_budget[N_PROBLEM - 1]++; /* planted */
+        check_share(engine, self, &many, text + N_TEXT - N_HELD, true);
+        many.k_energy *= 1.1f; /* planted */
+        check_share(engine, self, &many, text + N_TEXT - N_HELD, false);
         CU_ASSERT_FALSE(same_choice(&many, &one));
     }
     aq_projection_free(&many);
@@ -121,7 +152,7 @@ static void check_unasked(aq_engine *engine, aq_comm *self) {
     if (aq_test_ok(aq_choose(engine, world, text, N_TEXT, &options, &p, &table))) {
         CU_ASSERT_EQUAL(table.n_row, 3);
         CU_ASSERT_EQUAL(p.basis, table.rows[0].basis);
-        CU_ASSERT_TRUE(p.codes.n_segment == 0 && p.n_dynamic == 0 && !p.k_budget);
+        CU_ASSERT_TRUE(p.codes.n_segment == 0 && p.n_dynamic == 0 && p.k_energy == 0);
         aq_projection_free(&p);
         free(table.rows);
     }
@@ -160,8 +191,8 @@ static void check_refused(aq_engine *engine, aq_comm *self) {
     (void)self;
     expect_refusal(engine, 9, 0, N_TEXT, "a selector of 9 bytes is not possible");
     expect_refusal(engine, -1, 0, N_TEXT, "a selector of -1 bytes");
-    expect_refusal(engine, 0, 1.01, N_TEXT, "--k-budget must be 0.125 to 1");
-    expect_refusal(engine, 0, 0.1, N_TEXT, "--k-budget");
+    expect_refusal(engine, 0, 1.01, N_TEXT, "--k-budget must be 0.0625 to 1");
+    expect_refusal(engine, 0, 0.05, N_TEXT, "--k-budget");
     expect_refusal(engine, 5, 0, 900, "too short to choose");
     expect_refusal(engine, 0, 0.5, 900, "give at least 1024");
     expect_refusal(engine, 0, 0, 10, "is too short");

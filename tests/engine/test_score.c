@@ -95,7 +95,9 @@ static void refusals(void) {
     REFUSES("--k-tau", .k_tau = 2);
     REFUSES("use one", .k_tau = 0.5, .k_budget = true);
     REFUSES("static", .k_tau = 0.5, .rank_by = AQ_RANK_STATIC);
-    REFUSES("calibrate --k-budget", .attn = AQ_ATTN_AQUA, .k_budget = true);
+    REFUSES("--rank-by", .k_budget = true, .rank_by = AQ_RANK_MAGNITUDE);
+    REFUSES("calibrate --k-budget", .attn = AQ_ATTN_AQUA, .k_budget = true,
+            .rank_by = AQ_RANK_ENERGY);
     REFUSES("--mass", .mass = 1.5);
     REFUSES("--sinks", .n_sink = -1);
     REFUSES("--recent", .n_recent = -1);

@@ -93,17 +93,17 @@ typedef struct {
 /* A message of none or all of the optional fields: of `codes` the first n_code segments, each field
  * with its number of entries. */
 typedef struct {
-    int n_code, n_budget, n_break_even;
-    uint64_t codes[5][2], n_dynamic, budget[8], break_even[3];
+    int n_code, n_break_even;
+    uint64_t codes[5][2], n_dynamic, break_even[3];
+    float k_energy;
 } optional_fields;
 
 static const optional_fields some = {.n_code = 2,
-                                     .n_budget = N_LAYER * N_KV_HEAD,
                                      .n_break_even = 2,
                                      .codes = {{1, 4}, {2, 1}, {1, 1}, {1, 1}, {1, 1}},
                                      .n_dynamic = 2,
-                                     .budget = {1, 2, 3, 2, 1},
-                                     .break_even = {300, INT64_MAX, 1}};
+                                     .break_even = {300, INT64_MAX, 1},
+                                     .k_energy = 0.75f};
 
 static const mistakes none = {.version = 1, .basis = 2, .layers = N_LAYER, .fingerprint_bytes = 16};
 
@@ -390,8 +390,9 @@ static void encode_optional(const aq_projection *p, const optional_fields *o, bu
         put_bytes(out, 10, segment.bytes, segment.n);
     }
     if (o->n_dynamic) put_number(out, 11, o->n_dynamic);
-    put_packed(out, 12, o->budget, o->n_budget);
     put_packed(out, 13, o->break_even, o->n_break_even);
+    put_varint(out, 14 << 3 | 5); /* 4 bytes */
+    put(out, &o->k_energy, sizeof o->k_energy);
     seal(out);
 }
 
@@ -400,9 +401,7 @@ static void take_optional(const optional_fields *o, aq_projection *p) {
     for (int i = 0; i < o->n_code; i++)
         p->codes.segments[i] = (aq_code_segment){(int)o->codes[i][0], (int)o->codes[i][1]};
     p->n_dynamic = (int)o->n_dynamic;
-    p->k_budget = malloc(N_LAYER * N_KV_HEAD * sizeof *p->k_budget);
-    for (int i = 0; i < N_LAYER * N_KV_HEAD; i++)
-        p->k_budget[i] = (uint16_t)o->budget[i];
+    p->k_energy = o->k_energy;
     for (int i = 0; i < 2; i++)
         p->break_even[i] = (int64_t)o->break_even[i];
 }
@@ -410,9 +409,7 @@ static void take_optional(const optional_fields *o, aq_projection *p) {
 static bool same_optional(const aq_projection *a, const aq_projection *b) {
     return memcmp(&a->codes, &b->codes, sizeof a->codes) == 0 && a->n_dynamic == b->n_dynamic &&
            memcmp(a->break_even, b->break_even, sizeof a->break_even) == 0 &&
-           !a->k_budget == !b->k_budget &&
-           (!a->k_budget ||
-            memcmp(a->k_budget, b->k_budget, N_LAYER * N_KV_HEAD * sizeof *a->k_budget) == 0);
+           a->k_energy == b->k_energy;
 }
 
 /* Written as an independent encoder writes them, read back, and absent where they are absent. */
@@ -433,7 +430,7 @@ static void test_optional_fields(void) {
     }
     if (aq_test_ok(aq_projection_read(path, &back))) {
         CU_ASSERT_TRUE(same(&p, &back) && same_optional(&p, &back));
-        back.k_budget[2]++; /* planted: one budget */
+        back.k_energy += 0.25f; /* planted */
         CU_ASSERT_FALSE(same_optional(&p, &back));
         aq_projection_free(&back);
     }
@@ -465,20 +462,18 @@ static void test_wrong_optional_fields(void) {
     EXPECT_BAD("segment", o.codes[0][0] = UINT32_MAX);
     EXPECT_BAD("4 dynamic columns of a selector of 3", o.n_dynamic = 4);
     EXPECT_BAD("dynamic", o.n_dynamic = UINT32_MAX);
-    EXPECT_BAD("number of budgets", o.n_budget = 3);
-    EXPECT_BAD("number of budgets", o.n_budget = 5);
-    EXPECT_BAD("layer 1, KV head 1: a budget of 0 of 3", o.budget[3] = 0);
-    EXPECT_BAD("layer 0, KV head 1: a budget of 4 of 3", o.budget[1] = 4);
-    EXPECT_BAD("a budget is out of range", o.budget[1] = 65537);
+    EXPECT_BAD("energy", o.k_energy = -0.5f);
+    EXPECT_BAD("energy", o.k_energy = NAN);
+    EXPECT_BAD("energy", o.k_energy = INFINITY);
     EXPECT_BAD("not two", o.n_break_even = 1);
     EXPECT_BAD("not two", o.n_break_even = 3);
     EXPECT_BAD("negative", o.break_even[1] = (uint64_t)-1);
 
     aq_projection p = sample();
     take_optional(&some, &p);
-    p.k_budget[0] = 0;
-    aq_test_fails(aq_projection_write(path_of("bad.aqua"), &p), AQ_ERR_NUMERIC, "budget");
-    p.k_budget[0] = 1;
+    p.k_energy = -1;
+    aq_test_fails(aq_projection_write(path_of("bad.aqua"), &p), AQ_ERR_NUMERIC, "energy");
+    p.k_energy = 1;
     p.codes.n_segment = AQ_CODE_SEGMENTS + 1;
     aq_test_fails(aq_projection_write(path_of("bad.aqua"), &p), AQ_ERR_NUMERIC, "no layout");
     aq_projection_free(&p);
