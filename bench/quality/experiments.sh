@@ -210,20 +210,25 @@ experiment_adaptive() {
 aqua_on_wikitext() { ppl wikitext 2048 8 --attn aqua "$@"; }
 
 tau_and_fixed() { # TAU
-    local extra="pair=tau-$1" line dims d_head ratio
-    line=$(aqua_on_wikitext --projection @prose-65536 --k-tau "$1") || return
+    local extra="pair=tau-$1"
+    beside_fixed prose-65536 --k-tau "$1"
+}
+
+budget_and_fixed() { # RATIO
+    local extra="pair=budget-$1"
+    beside_fixed "prose-65536-k$1" --k-budget
+}
+
+# beside_fixed PROJECTION OPTIONS...: the way of the options, then as many dimensions for all
+beside_fixed() {
+    local line dims d_head ratio
+    line=$(aqua_on_wikitext --projection "@$1" "${@:2}") || return
     dims=$(sed -n 's/.*"dims": \([0-9.]*\).*/\1/p' <<<"$line")
     d_head=$("$aqua" info -m "$current" | sed -n 's/^  head size *//p')
     ratio=$(awk -v n="$dims" -v d="$d_head" \
         'BEGIN { k = int(n); k += k < n; printf "%.8f", k / d }')
     echo "$line"
-    aqua_on_wikitext --projection @prose-65536 --k-ratio "$ratio"
-}
-
-budget_and_fixed() { # RATIO
-    local extra="pair=budget-$1"
-    aqua_on_wikitext --projection "@prose-65536-k$1" --k-budget &&
-        aqua_on_wikitext --projection "@prose-65536-k$1" --k-ratio "$1"
+    aqua_on_wikitext --projection "@$1" --k-ratio "$ratio"
 }
 
 # The smallest setting of cache and selector together.
