@@ -77,6 +77,10 @@ static void print_result(const ppl_state *ppl) {
     if (ppl->has_baseline)
         printf("dense ppl %.4f, KL(dense || %s) %.6f nats a token, same first choice %.4f\n",
                result.ppl_dense, ppl->program->options->attn, result.kl, result.top1);
+    if (ppl->rows.attended.n_pair == 0) {
+        printf("the scored tokens were dense: the projection was made from them\n");
+        return;
+    }
     printf("attended %.4f of the context, %.1f bytes moved a token of it and KV head",
            aq_attended_share(&ppl->rows.attended), aq_attended_bytes(&ppl->rows.attended));
     if (ppl->rows.attended.n_mass > 0)
