@@ -11,6 +11,7 @@ typedef struct {
     aq_gram *gram;
     int64_t n_skip; /* first positions that are not counted */
     const aq_hooks *outer;
+    bool failed;              /* inside the dense part */
     const float *inv_freq;    /* [n_rot / 2] */
     int64_t n_dense, n_shift; /* token p is rotated on by (p mod n_shift) n_dense positions */
     int64_t *shift;           /* [n_tok_max] */
@@ -117,7 +118,9 @@ static aq_status run_dense(aq_session *staging, const int32_t *ids, int64_t n, w
     aq_hooks hooks = {.arg = w, .tap = sum_layer};
     if (w->outer && w->outer->progress) hooks.progress = pass_progress;
     if (w->outer && w->outer->rows) hooks.rows = pass_rows;
-    return aq_session_prefill(staging, ids, n, &hooks);
+    const aq_status status = aq_session_prefill(staging, ids, n, &hooks);
+    w->failed = status != AQ_OK;
+    return status;
 }
 
 /* The engine's projection from the sums. Collective. */
@@ -149,7 +152,8 @@ static aq_status open_gram(const aq_engine *engine, aq_threads **team, aq_gram *
 }
 
 static aq_status calibrate(aq_engine *engine, aq_comm *comm, aq_basis basis, const int32_t *ids,
-                           int64_t n, const aq_hooks *outer, int64_t n_ctx, aq_session *staging) {
+                           int64_t n, const aq_hooks *outer, int64_t n_ctx, aq_session *staging,
+                           bool *alone) {
     aq_gram gram = {.data = NULL};
     aq_threads *team = NULL;
     watch w = {.engine = engine, .gram = &gram, .outer = outer};
@@ -160,6 +164,7 @@ static aq_status calibrate(aq_engine *engine, aq_comm *comm, aq_basis basis, con
     status = aq_comm_agree(comm, status);
     if (status == AQ_OK) status = run_dense(staging, ids, n, &w);
     if (status == AQ_OK) status = set_projection(engine, comm, &gram, basis);
+    *alone = w.failed;
     close_spread(&w);
     aq_gram_close(&gram);
     aq_threads_close(team);
@@ -168,9 +173,10 @@ static aq_status calibrate(aq_engine *engine, aq_comm *comm, aq_basis basis, con
 
 aq_status aq_incontext_open(aq_engine *engine, aq_comm *comm, const aq_session_options *options,
                             aq_basis basis, const int32_t *ids, int64_t n, const aq_hooks *hooks,
-                            aq_session **out, int64_t *n_done) {
+                            aq_session **out, int64_t *n_done, bool *alone) {
     const int64_t n_dense = n < AQ_INCONTEXT_TOKENS ? n : AQ_INCONTEXT_TOKENS;
     aq_session *staging = NULL;
+    bool failed = false;
     *out = NULL;
     *n_done = 0;
     if (n < 1) return aq_fail(AQ_ERR_USAGE, "there is no context to calibrate on; give a prompt");
@@ -179,9 +185,11 @@ aq_status aq_incontext_open(aq_engine *engine, aq_comm *comm, const aq_session_o
                        (long long)options->n_ctx);
     const aq_session_options dense = dense_options(options, n_dense);
     AQ_TRY(aq_session_open(engine, &dense, &staging));
-    aq_status status = calibrate(engine, comm, basis, ids, n_dense, hooks, options->n_ctx, staging);
+    aq_status status =
+        calibrate(engine, comm, basis, ids, n_dense, hooks, options->n_ctx, staging, &failed);
     if (status == AQ_OK) status = take_over(engine, options, staging, out);
     aq_session_close(staging);
+    if (alone) *alone = failed;
     if (status == AQ_OK) *n_done = n_dense;
     return status;
 }

@@ -26,10 +26,11 @@
  * orthogonal whatever the sums are; both are exact when all columns are read.
  *
  * AQ_ERR_USAGE (no ids, an option out of range), AQ_ERR_LIMIT (the ids do not fit the session),
- * AQ_ERR_NUMERIC, AQ_ERR_MEMORY, AQ_ERR_COMM; a failure inside the dense part is one rank's alone,
- * as in aq_session_prefill. Collective over the engine's ranks. */
+ * AQ_ERR_NUMERIC, AQ_ERR_MEMORY, AQ_ERR_COMM. All ranks return the same, but for a failure inside
+ * the dense part, which is this rank's alone as in aq_session_prefill: then *alone, unless NULL, is
+ * set and the caller must end the job. Collective over the engine's ranks. */
 aq_status aq_incontext_open(aq_engine *engine, aq_comm *comm, const aq_session_options *options,
                             aq_basis basis, const int32_t *ids, int64_t n, const aq_hooks *hooks,
-                            aq_session **out, int64_t *n_done);
+                            aq_session **out, int64_t *n_done, bool *alone);
 
 #endif

@@ -21,8 +21,11 @@ static aq_status start_from_context(const aq_program *program, aq_engine *engine
     if (basis) AQ_TRY(aq_basis_parse(basis, &wanted));
     aq_session_close(*session);
     *session = NULL;
-    AQ_TRY(
-        aq_incontext_open(engine, program->world, options, wanted, ids, n, hooks, session, n_done));
+    bool alone = false;
+    const aq_status status = aq_incontext_open(engine, program->world, options, wanted, ids, n,
+                                               hooks, session, n_done, &alone);
+    if (alone) return aq_program_step(program, status);
+    AQ_TRY(status);
     if (!path) return AQ_OK;
     return aq_calibrate_save(program->world, path, aq_engine_projection(engine));
 }

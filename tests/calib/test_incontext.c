@@ -43,7 +43,7 @@ static float *by_context(aq_engine *engine, const aq_session_options *options, a
     float *logits = NULL;
     int64_t n_done = 0;
     if (aq_test_ok(aq_incontext_open(engine, aq_test_world(), options, basis, ids, N, NULL,
-                                     &session, &n_done))) {
+                                     &session, &n_done, NULL))) {
         CU_ASSERT_EQUAL(n_done, N);
         logits = go_on(engine, session);
     }
@@ -294,7 +294,7 @@ static void check_short(aq_engine *engine) {
         aq_test_ok(aq_session_logits(other, expected));
         aq_session_close(other);
         if (aq_test_ok(aq_incontext_open(engine, aq_test_world(), &aqua, AQ_BASIS_KQ, ids,
-                                         lengths[i], &hooks, &session, &n_done))) {
+                                         lengths[i], &hooks, &session, &n_done, NULL))) {
             CU_ASSERT_EQUAL(n_done, lengths[i]);
             aq_test_ok(aq_session_decode(session, ids[lengths[i]]));
             aq_test_ok(aq_session_logits(session, got));
@@ -320,16 +320,16 @@ static void check_refused(aq_engine *engine) {
     aq_session *session;
     int64_t n_done;
     aq_test_fails(aq_incontext_open(engine, aq_test_world(), &aqua, AQ_BASIS_JOINT, ids, 0, NULL,
-                                    &session, &n_done),
+                                    &session, &n_done, NULL),
                   AQ_ERR_USAGE, "no context to calibrate on");
     aqua.n_ctx = 100;
     aq_test_fails(aq_incontext_open(engine, aq_test_world(), &aqua, AQ_BASIS_JOINT, ids, N, NULL,
-                                    &session, &n_done),
+                                    &session, &n_done, NULL),
                   AQ_ERR_LIMIT, "do not fit");
     aqua.n_ctx = N_ALL;
     aqua.k_ratio = 1.5;
     aq_test_fails(aq_incontext_open(engine, aq_test_world(), &aqua, AQ_BASIS_JOINT, ids, N, NULL,
-                                    &session, &n_done),
+                                    &session, &n_done, NULL),
                   AQ_ERR_USAGE, "--k-ratio");
     CU_ASSERT_TRUE(!session && n_done == 0);
 }
