@@ -171,6 +171,17 @@ static aq_status calibrate(aq_engine *engine, aq_comm *comm, aq_basis basis, con
     return status;
 }
 
+/* What the asked session would refuse after the dense part, or could not do with a projection that
+ * is made on the way. The same on all ranks. */
+static aq_status check(const aq_engine *engine, const aq_session_options *asked) {
+    aq_session_options options = *asked;
+    const char *needs = asked->n_h2o > 0 ? "--h2o" : asked->hybrid ? "--hybrid" : NULL;
+    if (needs)
+        return aq_fail(AQ_ERR_USAGE,
+                       "%s needs a projection file: make one with aqua-dist calibrate", needs);
+    return aq_score_check_options(engine, &options);
+}
+
 aq_status aq_incontext_open(aq_engine *engine, aq_comm *comm, const aq_session_options *options,
                             aq_basis basis, const int32_t *ids, int64_t n, const aq_hooks *hooks,
                             aq_session **out, int64_t *n_done, bool *alone) {
@@ -180,6 +191,7 @@ aq_status aq_incontext_open(aq_engine *engine, aq_comm *comm, const aq_session_o
     *out = NULL;
     *n_done = 0;
     if (n < 1) return aq_fail(AQ_ERR_USAGE, "there is no context to calibrate on; give a prompt");
+    AQ_TRY(check(engine, options));
     if (n_dense > options->n_ctx)
         return aq_fail(AQ_ERR_LIMIT, "%lld tokens do not fit a context of %lld", (long long)n,
                        (long long)options->n_ctx);

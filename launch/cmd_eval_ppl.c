@@ -78,7 +78,8 @@ static void print_result(const ppl_state *ppl) {
         printf("dense ppl %.4f, KL(dense || %s) %.6f nats a token, same first choice %.4f\n",
                result.ppl_dense, ppl->program->options->attn, result.kl, result.top1);
     if (ppl->rows.attended.n_pair == 0) {
-        printf("the scored tokens were dense: the projection was made from them\n");
+        if (aq_engine_describe(ppl->engine).projection_is_set)
+            printf("the scored tokens were dense: the projection was made from them\n");
         return;
     }
     printf("attended %.4f of the context, %.1f bytes moved a token of it and KV head",

@@ -73,6 +73,9 @@ static aq_status make_rule(recall_state *state) {
         state->selector.n_dynamic = 0;
     }
     if (options->n_dynamic > 0) state->selector.n_dynamic = (int)options->n_dynamic;
+    if (state->selector.n_dynamic > 0 && state->selector.codes.n_segment > 1)
+        return aq_fail(AQ_ERR_USAGE, "eval recall tries --selector-dynamic with one number of bits "
+                                     "only; give a --selector such as 32x4");
     const int n_col = aq_code_layout_columns(&state->selector.codes);
     if (n_col > projection->d_head || options->n_dynamic < 0 || options->n_dynamic > n_col)
         return aq_fail(AQ_ERR_USAGE,

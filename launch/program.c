@@ -65,6 +65,14 @@ static aq_status find_beside(const aq_program *program, const char *beside, cons
     return AQ_OK;
 }
 
+/* What is dense is not measured: said once, where it is measured. */
+static void warn_of_auto(const aq_program *program) {
+    if (!program->first || program->options->command == AQ_CMD_RUN) return;
+    fprintf(stderr,
+            "note: no projection file: each context makes its own from its first 4096 tokens, "
+            "which are dense; shorter ones are dense throughout\n");
+}
+
 aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
     const aq_options *options = program->options;
     aq_progress progress = aq_progress_start("load", "MiB", program->first);
@@ -85,9 +93,9 @@ aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
         if (!beside) return aq_fail(AQ_ERR_MEMORY, "no memory for a file name");
         AQ_TRY(find_beside(program, beside, &path));
     }
-    aq_status status = AQ_OK;
+    if (!path && attn_mode(options) != AQ_ATTN_DENSE) warn_of_auto(program);
     engine_options.projection_path = path;
-    if (status == AQ_OK) status = aq_engine_open(&engine_options, program->world, out);
+    aq_status status = aq_engine_open(&engine_options, program->world, out);
     if (status == AQ_OK) status = check_basis(options, *out, path);
     if (status != AQ_OK) {
         aq_engine_close(*out);

@@ -55,8 +55,8 @@ static aq_status check_select(const aq_engine *engine, const aq_session_options 
     if (n_column > engine->config.d_head)
         return aq_fail(AQ_ERR_USAGE, "the selector has %d columns, a head of this model %d",
                        n_column, engine->config.d_head);
-    if (options->n_dynamic < 0 || (n_column > 0 && options->n_dynamic > n_column))
-        return aq_fail(AQ_ERR_USAGE, "--selector-dynamic must be 0 to %d", n_column);
+    if (options->n_dynamic < 0)
+        return aq_fail(AQ_ERR_USAGE, "--selector-dynamic must not be negative");
     return AQ_OK;
 }
 
@@ -70,8 +70,7 @@ static aq_status check_h2o(aq_session_options *options) {
     return AQ_OK;
 }
 
-aq_status aq_score_check(const aq_engine *engine, aq_session_options *options) {
-    const aq_projection *projection = &engine->projection;
+aq_status aq_score_check_options(const aq_engine *engine, aq_session_options *options) {
     if (options->n_ctx_rope == 0) options->n_ctx_rope = options->n_ctx;
     if (options->n_batch == 0) options->n_batch = DEFAULT_N_BATCH;
     if (options->k_ratio == 0) options->k_ratio = DEFAULT_K_RATIO;
@@ -80,11 +79,20 @@ aq_status aq_score_check(const aq_engine *engine, aq_session_options *options) {
     AQ_TRY(check_sizes(engine, options));
     AQ_TRY(check_aqua(engine, options));
     AQ_TRY(check_select(engine, options));
-    AQ_TRY(check_h2o(options));
+    return check_h2o(options);
+}
+
+aq_status aq_score_check(const aq_engine *engine, aq_session_options *options) {
+    const aq_projection *projection = &engine->projection;
+    AQ_TRY(aq_score_check_options(engine, options));
     if (options->attn == AQ_ATTN_DENSE) return AQ_OK;
     if (!projection->pq)
         return aq_fail(AQ_ERR_USAGE, "--attn aqua and select need a projection; make one with "
                                      "aqua-dist calibrate, or name it with --projection");
+    const aq_code_layout codes = aq_score_codes(engine, options);
+    const int n_column = aq_code_layout_columns(&codes);
+    if (options->attn == AQ_ATTN_SELECT && options->n_dynamic > n_column)
+        return aq_fail(AQ_ERR_USAGE, "--selector-dynamic must be 0 to %d", n_column);
     if (options->hybrid && projection->break_even[options->attn == AQ_ATTN_SELECT] == 0)
         return aq_fail(AQ_ERR_USAGE, "--hybrid: the projection holds no break-even; measure it "
                                      "with aqua-dist-bench breakeven --store");

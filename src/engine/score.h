@@ -14,6 +14,9 @@ typedef struct {
     bool selects;  /* tokens are chosen by the selector */
 } aq_score_shape;
 
+/* The part of the check below that needs no projection. Local. */
+aq_status aq_score_check_options(const aq_engine *engine, aq_session_options *options);
+
 /* Fills in defaults and refuses what is out of range: AQ_ERR_USAGE names the option, AQ_ERR_LIMIT
  * the context. Local. */
 aq_status aq_score_check(const aq_engine *engine, aq_session_options *options);

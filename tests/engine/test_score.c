@@ -102,7 +102,9 @@ static void refusals(void) {
     REFUSES("--sinks", .n_sink = -1);
     REFUSES("--recent", .n_recent = -1);
     REFUSES("33 columns", .codes = {1, {{33, 2}}});
-    REFUSES("--selector-dynamic", .codes = {1, {{8, 2}}}, .n_dynamic = 9);
+    REFUSES("0 to 8", .attn = AQ_ATTN_SELECT, .codes = {1, {{8, 2}}}, .n_dynamic = 9);
+    REFUSES("0 to 32", .attn = AQ_ATTN_SELECT, .n_dynamic = 33); /* of the default */
+    REFUSES("--selector-dynamic", .n_dynamic = -1);
     REFUSES("breakeven", .attn = AQ_ATTN_SELECT, .hybrid = true);
     engine.projection.break_even[1] = 100;
     aq_session_options hybrid = {.n_ctx = 10, .attn = AQ_ATTN_SELECT, .hybrid = true};
