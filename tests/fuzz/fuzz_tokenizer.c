@@ -5,29 +5,12 @@
 
 #include "src/model/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/fuzz_encode.h"
 #include "tests/support/gguf_writer.h"
 
 static const char text[] =
     "aab abab  b\n\n<|a|>ab<|im_end|>12a\xff\xe4\xbd\xa0\xe4 \xf0\x9f\x98\x80"
     "\xe2\x96\x81<0x61>AbAB'll \xf0\xb1\x8d\x90";
-
-static volatile uint64_t sink; /* so that reads are not optimised away */
-
-/* Encoding must give ids of the vocabulary, whose pieces can be read. */
-static void encode(const aq_tokenizer *tok, bool parse_special) {
-    aq_token_list list = {NULL, 0, 0};
-    if (aq_tokenizer_encode(tok, text, sizeof text, parse_special, &list) == AQ_OK) {
-        for (int64_t i = 0; i < list.n; i++) {
-            size_t bytes;
-            if (list.ids[i] < 0 || list.ids[i] >= aq_tokenizer_count(tok)) abort();
-            const char *piece = aq_tokenizer_piece(tok, list.ids[i], true, &bytes);
-            for (size_t j = 0; j < bytes; j++)
-                sink += (uint8_t)piece[j];
-            sink += aq_tokenizer_ends(tok, list.ids[i]);
-        }
-    }
-    free(list.ids);
-}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     uint8_t *copy = malloc(bytes > 0 ? bytes : 1); /* aligned, and ends where the input ends */
@@ -37,11 +20,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     if (bytes > 0) memcpy(copy, data, bytes);
     if (aq_gguf_open_memory("fuzz.gguf", copy, bytes, &file) == AQ_OK &&
         aq_tokenizer_open(file, &tok) == AQ_OK) {
-        if (aq_tokenizer_warning(tok)) sink += strlen(aq_tokenizer_warning(tok));
-        if (aq_tokenizer_chat_template(tok)) sink += strlen(aq_tokenizer_chat_template(tok));
+        if (aq_tokenizer_warning(tok)) aq_fuzz_sink += strlen(aq_tokenizer_warning(tok));
+        if (aq_tokenizer_chat_template(tok))
+            aq_fuzz_sink += strlen(aq_tokenizer_chat_template(tok));
         if (aq_tokenizer_bos(tok) >= aq_tokenizer_count(tok)) abort();
-        encode(tok, true);
-        encode(tok, false);
+        aq_fuzz_encode(tok, text, sizeof text);
     }
     aq_tokenizer_close(tok);
     aq_gguf_close(file);

@@ -5,28 +5,11 @@
 
 #include "src/model/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/fuzz_encode.h"
 #include "tests/support/tiny_tokenizer.h"
 
 static const char text[] =
     "ab <s>abab  a\xc3\xa9 \xff<unk>\n1234 ABba's \xe4\xbd\xa0\xe5\xa5\xbd \xe2\x96\x81 e\xcc\x81";
-static volatile size_t sink; /* so that reads are not optimised away */
-
-/* Encoding must give ids of the vocabulary, whose pieces can be read. */
-static void encode(const aq_tokenizer *tok, bool parse_special) {
-    aq_token_list list = {NULL, 0, 0};
-    if (aq_tokenizer_encode(tok, text, sizeof text, parse_special, &list) == AQ_OK) {
-        for (int64_t i = 0; i < list.n; i++) {
-            size_t bytes;
-            if (list.ids[i] < 0 || list.ids[i] >= aq_tokenizer_count(tok)) abort();
-            const char *piece = aq_tokenizer_piece(tok, list.ids[i], true, &bytes);
-            for (size_t j = 0; j < bytes; j++)
-                sink += (uint8_t)piece[j];
-            sink += aq_tokenizer_ends(tok, list.ids[i]);
-        }
-    }
-    free(list.ids);
-}
-
 /* The place of the line "%%", or `bytes`. */
 static size_t end_of_first(const char *data, size_t bytes) {
     for (size_t i = 0; i + 4 <= bytes; i++)
@@ -43,11 +26,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     aq_tokenizer_files files = {.folder = "fuzz", .tokenizer = {copy, n}};
     if (n < bytes) files.tokenizer_config = (aq_text){copy + n + 4, bytes - n - 4};
     if (aq_tokenizer_open_hf(&files, &tok) == AQ_OK) {
-        if (aq_tokenizer_chat_template(tok)) sink += strlen(aq_tokenizer_chat_template(tok));
+        if (aq_tokenizer_chat_template(tok))
+            aq_fuzz_sink += strlen(aq_tokenizer_chat_template(tok));
         if (aq_tokenizer_bos(tok) >= aq_tokenizer_count(tok)) abort();
         if (aq_tokenizer_eos(tok) >= aq_tokenizer_count(tok)) abort();
-        encode(tok, true);
-        encode(tok, false);
+        aq_fuzz_encode(tok, text, sizeof text);
     } else if (strchr(aq_error_text(), '\n') || !aq_error_text()[0]) {
         abort();
     }
