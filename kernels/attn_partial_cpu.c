@@ -66,18 +66,12 @@ static int64_t rows_that_fit(const attn_task *task) {
     return n_row;
 }
 
-static void clear_result(float *result, int d_head) {
-    memset(result, 0, (size_t)(d_head + 2) * sizeof *result);
-    result[d_head] = -INFINITY;
-}
-
 /* Takes up rows row .. row + n_row of KV head g, with an empty result. */
 static void take_rows(attn_block *block, int g, int64_t row, int64_t n_row, float *part) {
     const int d_head = block->scores.args->kv.d_head;
     aq_score_take(&block->scores, g, row, n_row);
     block->part = part;
-    for (int64_t r = 0; r < n_row; r++)
-        clear_result(part + r * (d_head + 2), d_head);
+    aq_cpu_clear_parts(part, n_row, d_head);
 }
 
 /* The values of tokens first .. first + n of that tile, [n, d_head] of type *dtype. */
@@ -202,7 +196,7 @@ static void merge_edge(const attn_task *task, int thread, int edge, int g) {
 static void clear_results(const attn_task *task, int g) {
     const int d_head = task->args->kv.d_head;
     for (int64_t r = 0; r < task->n_shared_row; r++)
-        clear_result(result_of(task->args, g, task->row + r), d_head);
+        aq_cpu_clear_parts(result_of(task->args, g, task->row + r), 1, d_head);
 }
 
 /* Merges the KV heads that several members had tiles of. */

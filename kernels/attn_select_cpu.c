@@ -190,7 +190,7 @@ static void join_parts(const aq_select_task *task, int n_thread) {
     for (int g = 0; g < task->args->kv.n_kv_head; g++) {
         aq_select_view view = aq_select_view_of(task->args, task->t);
         float *part = part_of(task, task->t, g);
-        aq_select_clear_part(part, task->group, d_head);
+        aq_cpu_clear_parts(part, task->group, d_head);
         for (int i = 0; i < n_thread; i++) {
             const aq_select_result result = aq_select_open_member(task, i).result;
             view.n_attended += result.n_count[2 * g];

@@ -66,12 +66,6 @@ void aq_select_dot_packed(const aq_select_block *b, int from, int n, int row, in
                                           .y_stride = out_stride});
 }
 
-void aq_select_clear_part(float *part, int n_row, int d_head) {
-    memset(part, 0, (size_t)n_row * (size_t)(d_head + 2) * sizeof *part);
-    for (int r = 0; r < n_row; r++)
-        part[r * (d_head + 2) + d_head] = -INFINITY;
-}
-
 /* Scores of all rows with the packed keys. Few rows: as sums along the rows of keys. Many: queries
  * are the columns of a product, and the scores are turned, which are fewer than keys. */
 static void score_packed(const aq_select_block *b) {
@@ -197,7 +191,7 @@ static uint64_t choose_tokens(aq_select_block *b, int64_t tile, uint64_t *chosen
 
 void aq_select_attend_chosen(aq_select_block *b, int64_t tile, int64_t step, int64_t tile_end) {
     uint64_t chosen[2][AQ_SELECT_ROWS], any[2] = {0, 0};
-    aq_select_clear_part(b->part, b->n_row, b->args->kv.d_head);
+    aq_cpu_clear_parts(b->part, b->n_row, b->args->kv.d_head);
     b->n_packed = 0;
     if (tile < tile_end) any[0] = choose_tokens(b, tile, chosen[0]);
     for (int now = 0; tile < tile_end; tile += step, now = 1 - now) {

@@ -143,9 +143,8 @@ void aq_select_pack_keys(const aq_select_block *b, int64_t tile);
 void aq_select_dot_packed(const aq_select_block *b, int from, int n, int row, int n_row, float *out,
                           int64_t out_stride);
 
-/* attn_select_mix.c. Makes parts neutral; attends to what the queries chose of tiles tile,
+/* attn_select_mix.c. Attends to what the queries chose of tiles tile,
  * tile + step, ... below tile_end, into b->part. */
-void aq_select_clear_part(float *part, int n_row, int d_head);
 void aq_select_attend_chosen(aq_select_block *b, int64_t tile, int64_t step, int64_t tile_end);
 
 static inline int64_t aq_select_min(int64_t a, int64_t b) {

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "kernels/backend.h"
 #include "kernels/simd.h"
@@ -39,6 +40,13 @@ static inline void aq_cpu_run(aq_cpu *cpu, int64_t n_op, aq_task_fn fn, void *ar
         fn(arg, 0, 1);
     else
         aq_threads_run(cpu->threads, fn, arg);
+}
+
+/* Makes n_row rows of partial results neutral: o = 0, m = -inf, l = 0. */
+static inline void aq_cpu_clear_parts(float *part, int64_t n_row, int d_head) {
+    memset(part, 0, (size_t)n_row * (size_t)(d_head + 2) * sizeof *part);
+    for (int64_t r = 0; r < n_row; r++)
+        part[r * (d_head + 2) + d_head] = -INFINITY;
 }
 
 /* Adds the partial result `from` of a row of attention (attn_partial.h) to `to`; either may be
