@@ -1,5 +1,7 @@
 /* A session takes over the tokens of a dense one: tile by tile, keys are read back, projected, and
  * stored as this session stores keys. Tiles stay on the rank that owns them. */
+#include <string.h>
+
 #include "src/engine/session.h"
 
 /* One tile as rows; backend memory. */
@@ -97,9 +99,8 @@ static aq_status recode(aq_session *session, const aq_session *from) {
 
 aq_status aq_session_recode(aq_session *session, const aq_session *from) {
     AQ_TRY(aq_comm_agree(session->engine->comm, recode(session, from)));
-    const size_t n = (size_t)session->engine->config.d_model;
-    for (size_t i = 0; i < n; i++)
-        session->hidden[i] = from->hidden[i];
+    memcpy(session->hidden, from->hidden,
+           (size_t)session->engine->config.d_model * sizeof *session->hidden);
     session->n_tok = from->n_tok;
     return AQ_OK;
 }

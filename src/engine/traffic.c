@@ -4,11 +4,8 @@
 
 #include "src/engine/session.h"
 
-#define MAX_COLUMN 1024 /* of a head, as in a projection */
-
 /* Bytes of the cache that belong to one token and KV head, and to one tile and KV head. */
 typedef struct {
-    double column;   /* of one column of a key, a token */
     double key;      /* of a whole key, a token */
     double value;    /* a token */
     double selector; /* of the columns read, a token, their scales included */
@@ -19,8 +16,7 @@ static cache_bytes bytes_of(const aq_kv_view *kv, int n_dynamic) {
     const double n_selector = aq_code_layout_columns(&kv->codes);
     const double share = n_dynamic > 0 ? n_dynamic / n_selector : 1;
     const double key = (double)aq_kv_key_bytes(kv) / AQ_TILE;
-    cache_bytes bytes = {.column = key / kv->n_col,
-                         .key = key,
+    cache_bytes bytes = {.key = key,
                          .value = (double)aq_kv_value_bytes(kv) / AQ_TILE,
                          .selector = share * (double)aq_kv_selector_bytes(kv) / AQ_TILE};
     if (!aq_kv_type_coded(kv->key_type)) return bytes;
@@ -35,7 +31,7 @@ static int count_columns(const aq_session *session, const aq_score_shape *score,
     const aq_model_config *config = &session->engine->config;
     const int group = config->n_head / config->n_kv_head;
     const int64_t row = t * config->n_head + (int64_t)g * group;
-    char read[MAX_COLUMN];
+    char read[AQ_PROJECTION_MAX_DIM];
     int n = 0;
     if (!score->prunes && score->n_dim == score->n_col) return score->n_col;
     memset(read, 0, (size_t)score->n_col);
