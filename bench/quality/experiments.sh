@@ -7,8 +7,7 @@ all_experiments='projections break_even rules h2o cache select selectors ranks f
     gemma_transfer gemma_needle'
 
 projection_names='prose-65536 code-65536 technical-65536 hindi-65536
-    prose-65536-kq prose-65536-kpca prose-65536-identity
-    prose-65536-s8 prose-65536-s12 prose-65536-s14 prose-65536-s18 prose-65536-s24'
+    prose-65536-s12 prose-65536-s18 prose-65536-s24'
 
 on_ranks() { # N FUNCTION...
     local ranks=$1
@@ -35,7 +34,7 @@ experiment_rules() {
     local rule ratio
     need "$(text wikitext)" || return
     for rule in magnitude energy static; do
-        for ratio in 0.9 0.75 0.5 0.25; do
+        for ratio in 0.75 0.5 0.25; do
             row $rule-$ratio ppl wikitext 2048 8 --attn aqua --rank-by $rule --k-ratio $ratio \
                 --projection @prose-65536
         done
@@ -51,7 +50,7 @@ experiment_h2o() {
         [ $way = dense ] || how+=(--projection @prose-65536 --k-ratio 0.75)
         row $way-all ppl wikitext 2048 8 "${how[@]}"
         row $way-half ppl wikitext 2048 8 "${how[@]}" --h2o 1024
-        for length in 1024 2048 4096; do
+        for length in 1024 2048; do
             row $way-needle-all-$length needle $length 4 "${how[@]}"
             row $way-needle-half-$length needle $length 4 "${how[@]}" --h2o $((length / 2))
         done
@@ -67,13 +66,9 @@ experiment_cache() {
             --projection @prose-65536
     done <<<'q8 q8
 q6 q6
-q6 q8
-q5m q6
 q5m q5
-q5 q5
-q4 q8
 q8 q4
-q4 q4'
+q4 q8'
 }
 
 # Mass and selector, cache in q8.
@@ -83,35 +78,34 @@ experiment_select() {
     for mass in 0.9 0.95 0.98 0.99; do
         row max-$mass selecting $mass --projection @prose-65536
     done
-    for mass in 0.95 0.98; do
-        row mean-$mass selecting $mass --projection @prose-65536 --group-by mean
-    done
+    row mean-0.95 selecting 0.95 --projection @prose-65536 --group-by mean
 }
 
 selecting() { # MASS OPTIONS...
     ppl wikitext 8192 2 --attn select -ctk q8 -ctv q8 --mass "$@"
 }
 
+selecting_short() { # MASS OPTIONS...
+    ppl wikitext 4096 2 --attn select -ctk q8 -ctv q8 --mass "$@"
+}
+
 experiment_selectors() {
     local layout bytes
     need "$(text wikitext)" || return
-    for layout in 64x1 32x2 16x4,16x2 16x4,24x2 64x2 8x4,16x3,16x2,24x1 16x4,32x2,16x1 32x4,32x2 \
-        64x3 64x4; do
-        row fixed-$layout selecting 0.95 --projection @prose-65536 --selector $layout
+    for layout in 64x1 16x4,16x2 64x2 16x4,32x2,16x1 32x4,32x2 64x4; do
+        row fixed-$layout selecting_short 0.95 --projection @prose-65536 --selector $layout
     done
-    for bytes in 8 12 14 18 24; do
-        row searched-$bytes selecting 0.95 --projection @prose-65536-s$bytes
+    for bytes in 12 18 24; do
+        row searched-$bytes selecting_short 0.95 --projection @prose-65536-s$bytes
     done
 }
 
 # Every rank chooses from its own tokens.
 experiment_ranks() {
-    local mass n
+    local n
     need "$(text wikitext)" || return
-    for mass in 0.95 0.98; do
-        for n in 1 2 3 4; do
-            row $mass-ranks-$n on_ranks $n selecting $mass --projection @prose-65536
-        done
+    for n in 1 2 3 4; do
+        row 0.95-ranks-$n on_ranks $n selecting 0.95 --projection @prose-65536
     done
 }
 
@@ -120,13 +114,13 @@ experiment_frontier() {
     local ratio layout mass type size
     need "$(text wikitext)" || return
     for type in bf16 q8; do
-        for ratio in 0.9 0.75 0.5; do
+        for ratio in 0.75 0.5; do
             row aqua-$type-$ratio ppl wikitext 8192 2 --attn aqua --k-ratio $ratio \
                 -ctk $type -ctv $type --projection @prose-65536
         done
     done
     for layout in 16x4,16x2 64x4; do
-        for mass in 0.9 0.98 0.99; do
+        for mass in 0.95 0.98; do
             row select-$layout-$mass selecting $mass --projection @prose-65536 --selector $layout
         done
     done
@@ -144,18 +138,15 @@ experiment_needle() {
         row dense-$length needle $length 4 --attn dense
         row aqua-0.75-$length needle $length 4 --attn aqua --k-ratio 0.75 \
             --projection @prose-65536
-        row select-0.95-$length needle $length 4 --attn select --mass 0.95 \
-            --projection @prose-65536 --prefill same
         row select-0.98-$length needle $length 4 --attn select --mass 0.98 \
             --projection @prose-65536 --prefill same
     done
 }
 
-# three ID-PREFIX TEXT CTX CHUNKS PROJECTION: the ways that calibration is judged by
-three() {
+# both ID-PREFIX TEXT CTX CHUNKS PROJECTION: the ways that calibration is judged by
+both() {
     local how=(--projection "$5")
     row "$1-aqua-0.75" ppl "$2" "$3" "$4" --attn aqua --k-ratio 0.75 "${how[@]}"
-    row "$1-aqua-0.5" ppl "$2" "$3" "$4" --attn aqua --k-ratio 0.5 "${how[@]}"
     row "$1-select-0.95" ppl "$2" "$3" "$4" --attn select --mass 0.95 "${how[@]}"
 }
 
@@ -166,7 +157,7 @@ experiment_calibration() {
     for domain in prose code technical hindi; do
         need "$(text $domain-calibration)" || continue
         for tokens in 1024 4096 16384 65536; do
-            three $domain-$tokens wikitext 2048 4 @$domain-$tokens
+            both $domain-$tokens wikitext 2048 4 @$domain-$tokens
         done
     done
 }
@@ -178,7 +169,7 @@ experiment_transfer() {
         need "$(text $test)" || continue
         for domain in prose code technical hindi; do
             need "$(text $domain-calibration)" &&
-                three $domain-on-$test $test 2048 4 @$domain-65536
+                both $domain-on-$test $test 2048 4 @$domain-65536
         done
     done
 }
@@ -187,10 +178,10 @@ experiment_transfer() {
 experiment_auto() {
     local test name
     need_option eval ppl --projection || return
-    for test in wikitext code-test technical-test; do
+    for test in wikitext code-test; do
         need "$(text $test)" || continue
-        three auto-$test $test 8192 2 auto
-        three prose-$test $test 8192 2 @prose-65536
+        both auto-$test $test 8192 2 auto
+        both prose-$test $test 8192 2 @prose-65536
     done
 }
 
@@ -280,19 +271,14 @@ experiment_gemma_rules() { experiment_rules; }
 
 # Three of its layers see 32768 tokens; the others have windows and stay dense.
 experiment_gemma_select() {
-    local layout mass
     need "$(text wikitext)" || return
-    for mass in 0.95 0.98; do
-        row 64x4-$mass gemma_selecting $mass 64x4
-    done
-    for layout in 32x4 128x2; do
-        row $layout-0.95 gemma_selecting 0.95 $layout
-    done
+    row 64x4-0.95 gemma_selecting 0.95 --projection @prose-65536 --selector 64x4
+    row searched-32-0.95 gemma_selecting 0.95 --projection @prose-65536-s32
     row aqua-0.75 ppl wikitext 32768 1 --attn aqua --k-ratio 0.75 --projection @prose-65536
 }
 
-gemma_selecting() { # MASS LAYOUT
-    ppl wikitext 32768 1 --attn select --mass "$1" --selector "$2" --projection @prose-65536
+gemma_selecting() { # MASS OPTIONS...
+    ppl wikitext 32768 1 --attn select --mass "$@"
 }
 
 # English and Hindi, each read with the projection of each.

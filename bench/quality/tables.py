@@ -198,7 +198,7 @@ def ranks(data):
 
 def frontier_rows(data):
     """Every measured way over 8192 tokens of WikiText-2, on one rank, prefill as decode."""
-    rows = [r for e in ('cache', 'select', 'selectors', 'frontier', 'compact')
+    rows = [r for e in ('cache', 'select', 'frontier', 'compact')
             for r in data.get(e, [])]
     return [r for r in rows if r.get('kl') is not None and r.get('n_rank', 1) == 1 and
             r.get('prefill') != 'dense' and r.get('bytes_moved')]
@@ -270,11 +270,9 @@ def recall(data):
 
 # ---- calibration --------------------------------------------------------------------------------
 
-THREE = (('aqua', 0.75), ('aqua', 0.5), ('select', 0.95))
-
-
-def of_three(rows, attn, value):
-    return [r for r in rows if r['attn'] == attn and setting(r) == value]
+def by_way(rows):
+    """The rows of each way, as (what it is, rows)."""
+    return [(name, [r for r in rows if way(r) == name]) for name in unique(map(way, rows))]
 
 
 def kl_of(rows, **wanted):
@@ -282,18 +280,14 @@ def kl_of(rows, **wanted):
     return number(row['kl']) if row else ''
 
 
-def three_titles():
-    return [f'{a}, {"mass" if a == "select" else "k"} {v:g}' for a, v in THREE]
-
-
 def calibration(data):
     rows = data.get('calibration', [])
-    body = []
+    ways, body = by_way(rows), []
     for name in unique(r['projection'] for r in rows):
         domain, tokens = name.split('-')[:2]
-        body.append([domain, tokens] +
-                    [kl_of(of_three(rows, *three), projection=name) for three in THREE])
-    return grid(['calibrated on', 'tokens'] + three_titles(), body, 1)
+        body.append([domain, tokens] + [kl_of(some, projection=name) for _, some in ways])
+    body.sort(key=lambda line: (DOMAINS.index(line[0]), int(line[1])))
+    return grid(['calibrated on', 'tokens'] + [title for title, _ in ways], body, 1)
 
 
 def transfer_between(rows, ways, domains):
@@ -318,8 +312,7 @@ def transfer_rows(data):
 
 def transfer(data):
     rows = transfer_rows(data)
-    ways = [(t, of_three(rows, *three)) for t, three in zip(three_titles(), THREE)]
-    return transfer_between(rows, ways, DOMAINS)
+    return transfer_between(rows, by_way(rows), DOMAINS)
 
 
 def gemma_transfer(data):
@@ -333,8 +326,7 @@ def gemma_transfer(data):
 def auto(data):
     rows = data.get('auto', [])
     body = []
-    for (attn, value), title in zip(THREE, three_titles()):
-        some = of_three(rows, attn, value)
+    for title, some in by_way(rows):
         for text in unique(r['text'] for r in some):
             own = find(some, text=text, projection='auto')
             other = next((r for r in some if r['text'] == text and r['projection'] != 'auto'), None)
