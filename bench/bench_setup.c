@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "src/base/file.h"
-#include "src/base/threads.h"
+#include "src/engine/placement.h"
 #include "src/model/model_file.h"
 #include "src/model/tokenizer.h"
 
@@ -65,10 +65,11 @@ aq_status aq_bench_open_engine(const aq_bench_options *options, aq_comm *comm, i
 
 int aq_bench_threads(const aq_bench_options *options, const aq_comm *world) {
     const int n = options->n_thread > 0 ? (int)options->n_thread : aq_engine_threads(world);
-    if (aq_comm_rank(world) == 0 && n * aq_comm_size_on_host(world) > aq_threads_online())
-        fprintf(stderr,
-                "warning: %d ranks of %d threads share %d processors of %s; the times say little\n",
-                aq_comm_size_on_host(world), n, aq_threads_online(), aq_comm_host(world));
+    const aq_placement placement = aq_placement_of(world, n);
+    char advice[256];
+    if (aq_comm_rank(world) == 0 &&
+        *aq_placement_advice(&placement, aq_comm_host(world), advice, sizeof advice))
+        fprintf(stderr, "warning: %s\n", advice);
     return n;
 }
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "launch/progress.h"
+#include "src/engine/placement.h"
 #include "src/model/projection_file.h"
 
 aq_status aq_program_need(const char *value, const char *option) {
@@ -73,6 +74,16 @@ static void warn_of_auto(const aq_program *program) {
             "which are dense; shorter ones are dense throughout\n");
 }
 
+/* Ranks and threads that are in each other's way. */
+static void warn_of_placement(const aq_program *program, const aq_engine *engine) {
+    char advice[256];
+    if (!program->first) return;
+    const aq_placement placement =
+        aq_placement_of(program->world, aq_engine_describe(engine).n_thread);
+    if (*aq_placement_advice(&placement, aq_comm_host(program->world), advice, sizeof advice))
+        fprintf(stderr, "note: %s\n", advice);
+}
+
 aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
     const aq_options *options = program->options;
     aq_progress progress = aq_progress_start("load", "MiB", program->first);
@@ -97,6 +108,7 @@ aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
     engine_options.projection_path = path;
     aq_status status = aq_engine_open(&engine_options, program->world, out);
     if (status == AQ_OK) status = check_basis(options, *out, path);
+    if (status == AQ_OK) warn_of_placement(program, *out);
     if (status != AQ_OK) {
         aq_engine_close(*out);
         *out = NULL;
