@@ -72,13 +72,19 @@ struct aq_backend {
 };
 
 /* Instruction sets of the CPU backend, slowest first. */
-typedef enum { AQ_ISA_PORTABLE, AQ_ISA_AVX2, AQ_ISA_AVX512 } aq_cpu_isa;
+typedef enum {
+    AQ_ISA_PORTABLE,
+    AQ_ISA_AVX2,
+    AQ_ISA_AVX512,
+    AQ_ISA_AVX512VNNI, /* with products of bytes */
+    AQ_ISAS
+} aq_cpu_isa;
 
 /* The best instruction set this processor has; the environment variable AQUA_ISA (portable, avx2,
- * avx512) lowers it. Local. */
+ * avx512, avx512vnni) lowers it. Local. */
 aq_cpu_isa aq_cpu_isa_best(void);
 
-/* "portable", "avx2", "avx512". Static. Local. */
+/* "portable", "avx2", "avx512", "avx512vnni". Static. Local. */
 const char *aq_cpu_isa_name(aq_cpu_isa isa);
 
 /* A CPU backend of n_thread threads (0: one per processor of the affinity mask) using `isa`, which

@@ -6,7 +6,7 @@
 
 #define ALIGN_BYTES 64
 
-static const char *const isa_names[] = {"portable", "avx2", "avx512"};
+static const char *const isa_names[] = {"portable", "avx2", "avx512", "avx512vnni"};
 
 static aq_status cpu_alloc(aq_backend *be, size_t bytes, void **out) {
     (void)be;
@@ -158,16 +158,10 @@ const char *aq_cpu_isa_name(aq_cpu_isa isa) {
     return isa_names[isa];
 }
 
-static const aq_simd *simd_of(aq_cpu_isa isa) {
-    switch (isa) {
-    case AQ_ISA_AVX2:
-        return &aq_simd_avx2;
-    case AQ_ISA_AVX512:
-        return &aq_simd_avx512;
-    case AQ_ISA_PORTABLE:
-        break;
-    }
-    return &aq_simd_portable;
+const aq_simd *aq_cpu_simd(aq_cpu_isa isa) {
+    static const aq_simd *const tables[AQ_ISAS] = {&aq_simd_portable, &aq_simd_avx2,
+                                                   &aq_simd_avx512, &aq_simd_avx512vnni};
+    return tables[isa];
 }
 
 aq_status aq_backend_cpu_open(int n_thread, aq_cpu_isa isa, aq_backend **out) {
@@ -180,7 +174,7 @@ aq_status aq_backend_cpu_open(int n_thread, aq_cpu_isa isa, aq_backend **out) {
     if (!cpu) return aq_fail(AQ_ERR_MEMORY, "no memory for a CPU backend");
     cpu->base.ops = &cpu_ops;
     cpu->isa = isa;
-    cpu->simd = simd_of(isa);
+    cpu->simd = aq_cpu_simd(isa);
     status = aq_threads_open(n_thread, &cpu->threads);
     if (status != AQ_OK) goto done;
     const size_t n = (size_t)aq_threads_count(cpu->threads);

@@ -87,4 +87,7 @@ void aq_attn_merge_cpu(aq_cpu *cpu, const aq_attn_merge_args *args);
 /* What this processor can run, found by asking it; the environment is not looked at. */
 aq_cpu_isa aq_cpu_isa_detect(void);
 
+/* The loops of an instruction set. Static. Local. */
+const aq_simd *aq_cpu_simd(aq_cpu_isa isa);
+
 #endif

@@ -1,8 +1,9 @@
 /* Private to kernels/: the inner loops that exist once per instruction set.
  *
- * simd.c is compiled three times: each time CMake names the instruction set by its lanes header
- * (lanes_portable.h, lanes_avx2.h, lanes_avx512.h), its compiler flags, and the table the loops are
- * put in. The loops themselves are written once, in loops_*.h, in terms of lanes. */
+ * simd.c is compiled four times: each time CMake names the instruction set by its lanes header
+ * (lanes_portable.h, lanes_avx2.h, lanes_avx512.h, lanes_avx512vnni.h), its compiler flags, and the
+ * table the loops are put in. The loops themselves are written once, in loops_*.h, in terms of
+ * lanes. */
 #ifndef AQ_KERNELS_SIMD_H
 #define AQ_KERNELS_SIMD_H
 
@@ -164,5 +165,6 @@ typedef struct {
 extern const aq_simd aq_simd_portable;
 extern const aq_simd aq_simd_avx2;
 extern const aq_simd aq_simd_avx512;
+extern const aq_simd aq_simd_avx512vnni;
 
 #endif

@@ -4,6 +4,7 @@
 
 const aq_simd aq_simd_avx2 = {.name = "avx2, not built"};
 const aq_simd aq_simd_avx512 = {.name = "avx512, not built"};
+const aq_simd aq_simd_avx512vnni = {.name = "avx512vnni, not built"};
 
 aq_cpu_isa aq_cpu_isa_detect(void) {
     return AQ_ISA_PORTABLE;

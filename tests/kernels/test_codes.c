@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "kernels/simd.h"
+#include "kernels/cpu.h"
 #include "src/base/rng.h"
 #include "tests/support/oracle.h"
 #include "tests/support/suite.h"
@@ -42,11 +42,10 @@ static int count_wrong(const uint8_t *codes, int n, int bits, const uint8_t *run
 }
 
 static void expect_unpacked(const uint8_t *codes, int n, int bits, const uint8_t *run) {
-    static const aq_simd *const tables[] = {&aq_simd_portable, &aq_simd_avx2, &aq_simd_avx512};
     for (int isa = 0; isa <= (int)aq_cpu_isa_best(); isa++) {
         uint8_t back[MAX_CODES + 1];
         back[n] = 77;
-        tables[isa]->unpack(run, n, bits, back);
+        aq_cpu_simd((aq_cpu_isa)isa)->unpack(run, n, bits, back);
         CU_ASSERT_EQUAL(memcmp(back, codes, (size_t)n), 0);
         CU_ASSERT_EQUAL(back[n], 77);
     }

@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/backend.h"
-#include "kernels/simd.h"
+#include "kernels/cpu.h"
 #include "src/base/dtype.h"
 #include "src/base/rng.h"
 #include "tests/support/oracle.h"
@@ -16,8 +15,7 @@
 #define N_BLOCK 64
 
 static const aq_simd *tables(int isa) {
-    static const aq_simd *const all[] = {&aq_simd_portable, &aq_simd_avx2, &aq_simd_avx512};
-    return all[isa];
+    return aq_cpu_simd((aq_cpu_isa)isa);
 }
 
 /* Values that differ in their bits; two NaN are alike, and so are 0 and -0. */

@@ -6,15 +6,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "kernels/backend.h"
+#include "kernels/cpu.h"
 #include "tests/support/oracle.h"
 #include "tests/support/suite.h"
 
 #define BATCH 1001 /* odd: the last lanes are partly filled */
 
 static const aq_simd *tables(int isa) {
-    static const aq_simd *const all[] = {&aq_simd_portable, &aq_simd_avx2, &aq_simd_avx512};
-    return all[isa];
+    return aq_cpu_simd((aq_cpu_isa)isa);
 }
 
 /* Error in units of the last place of the result, which is 2^-149 for subnormal ones. */
