@@ -4,14 +4,18 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "src/base/clock.h"
 
-/* Spinning longer than this would steal the processor from other ranks of the same host. */
-#define SPIN_NS     100000
+/* Somebody who waits spins, then lets others of this processor go first, then sleeps. Waiting
+ * longer without sleep would steal the processor from other ranks of the same host. */
+#define SPIN_NS     20000
+#define AWAKE_NS    100000
 #define MAX_MEMBERS 1024
+#define LINE_BYTES  64
 
 typedef struct {
     aq_threads *team;
@@ -19,17 +23,21 @@ typedef struct {
     pthread_t handle;
 } member;
 
+/* Members count up words and wait for words to change. Each word that many write has a line of the
+ * cache to itself. */
 struct aq_threads {
     int n_thread;
     int n_started;
     member *members; /* [n_thread]; [0] is the caller and has no handle */
-    aq_task_fn fn;
+    aq_task_fn fn;   /* of the task that runs; NULL between tasks */
     void *arg;
-    atomic_uint task;   /* number of the current task; a change starts it */
-    atomic_int pending; /* members that have not finished it */
-    atomic_int closing;
-    pthread_mutex_t mutex;
-    pthread_cond_t started, finished;
+    atomic_bool closing;
+    pthread_mutex_t mutex; /* of those who sleep and who wake them, nobody else */
+    pthread_cond_t changed;
+    _Alignas(LINE_BYTES) atomic_uint task; /* number of the current task; a change starts it */
+    atomic_int n_asleep;
+    _Alignas(LINE_BYTES) atomic_int n_arrived; /* at the meeting that comes next */
+    _Alignas(LINE_BYTES) atomic_uint meeting;  /* number of meetings that all have come to */
 };
 
 int aq_threads_available(void) {
@@ -50,58 +58,74 @@ static void relax(void) {
 #endif
 }
 
-/* Waits until *task differs from `seen`: spins, then sleeps. Returns the new number. */
-static unsigned wait_task(aq_threads *team, unsigned seen) {
-    int64_t deadline = aq_clock_ns() + SPIN_NS;
-    do {
-        for (int i = 0; i < 64; i++) {
-            unsigned now = atomic_load_explicit(&team->task, memory_order_acquire);
-            if (now != seen) return now;
-            relax();
-        }
-    } while (aq_clock_ns() < deadline);
+/* After a change of a word: wakes those who sleep. Word and n_asleep are written and then read in
+ * opposite order by the two sides, in one order for all, so that one of them sees the other. */
+static void wake(aq_threads *team) {
+    if (atomic_load(&team->n_asleep) == 0) return;
     pthread_mutex_lock(&team->mutex);
-    while (atomic_load(&team->task) == seen)
-        pthread_cond_wait(&team->started, &team->mutex);
+    pthread_cond_broadcast(&team->changed);
     pthread_mutex_unlock(&team->mutex);
-    return atomic_load(&team->task);
 }
 
-static void wait_finished(aq_threads *team) {
-    int64_t deadline = aq_clock_ns() + SPIN_NS;
-    do {
-        for (int i = 0; i < 64; i++) {
-            if (atomic_load_explicit(&team->pending, memory_order_acquire) == 0) return;
-            relax();
-        }
-    } while (aq_clock_ns() < deadline);
+static void sleep_until_changed(aq_threads *team, const atomic_uint *word, unsigned seen) {
     pthread_mutex_lock(&team->mutex);
-    while (atomic_load(&team->pending) != 0)
-        pthread_cond_wait(&team->finished, &team->mutex);
+    atomic_fetch_add(&team->n_asleep, 1);
+    while (atomic_load(word) == seen)
+        pthread_cond_wait(&team->changed, &team->mutex);
+    atomic_fetch_sub(&team->n_asleep, 1);
     pthread_mutex_unlock(&team->mutex);
+}
+
+/* Whether *word stops being `seen` within a few hundred nanoseconds. */
+static bool changes_soon(const atomic_uint *word, unsigned seen) {
+    for (int i = 0; i < 16; i++) {
+        if (atomic_load_explicit(word, memory_order_acquire) != seen) return true;
+        relax();
+    }
+    return false;
+}
+
+/* Returns when *word is not `seen` any more. */
+static void wait_changed(aq_threads *team, const atomic_uint *word, unsigned seen) {
+    if (changes_soon(word, seen)) return;
+    const int64_t start = aq_clock_ns();
+    for (int64_t waited = 0; waited < AWAKE_NS; waited = aq_clock_ns() - start) {
+        if (waited > SPIN_NS) sched_yield();
+        if (changes_soon(word, seen)) return;
+    }
+    sleep_until_changed(team, word, seen);
+}
+
+/* Tells that a member has come to the meeting that comes next; returns the number to wait on. */
+static unsigned arrive(aq_threads *team) {
+    const unsigned meeting = atomic_load_explicit(&team->meeting, memory_order_relaxed);
+    if (atomic_fetch_add(&team->n_arrived, 1) + 1 == team->n_thread) {
+        atomic_store_explicit(&team->n_arrived, 0, memory_order_relaxed);
+        atomic_fetch_add(&team->meeting, 1);
+        wake(team);
+    }
+    return meeting;
+}
+
+void aq_threads_barrier(aq_threads *team) {
+    if (!team->fn) return;
+    wait_changed(team, &team->meeting, arrive(team));
 }
 
 static void *member_main(void *arg) {
     member *self = arg;
     aq_threads *team = self->team;
-    unsigned seen = 0;
-    for (;;) {
-        seen = wait_task(team, seen);
+    for (unsigned seen = 0;; seen++) {
+        wait_changed(team, &team->task, seen);
         if (atomic_load(&team->closing)) return NULL;
         team->fn(team->arg, self->index, team->n_thread);
-        if (atomic_fetch_sub(&team->pending, 1) == 1) {
-            pthread_mutex_lock(&team->mutex);
-            pthread_cond_signal(&team->finished);
-            pthread_mutex_unlock(&team->mutex);
-        }
+        arrive(team);
     }
 }
 
 static void start_task(aq_threads *team) {
-    pthread_mutex_lock(&team->mutex);
     atomic_fetch_add(&team->task, 1);
-    pthread_cond_broadcast(&team->started);
-    pthread_mutex_unlock(&team->mutex);
+    wake(team);
 }
 
 aq_status aq_threads_open(int n_thread, aq_threads **out) {
@@ -109,19 +133,16 @@ aq_status aq_threads_open(int n_thread, aq_threads **out) {
     if (n_thread == 0) n_thread = aq_threads_available();
     if (n_thread < 1 || n_thread > MAX_MEMBERS)
         return aq_fail(AQ_ERR_USAGE, "%d threads asked for; give 1 to %d", n_thread, MAX_MEMBERS);
-    aq_threads *team = calloc(1, sizeof *team);
+    aq_threads *team = aligned_alloc(LINE_BYTES, sizeof *team);
     member *members = calloc((size_t)n_thread, sizeof *members);
     if (!team || !members) {
         free(team);
         free(members);
         return aq_fail(AQ_ERR_MEMORY, "no memory for a team of %d threads", n_thread);
     }
-    team->n_thread = n_thread;
-    team->n_started = 1;
-    team->members = members;
+    *team = (aq_threads){.n_thread = n_thread, .n_started = 1, .members = members};
     pthread_mutex_init(&team->mutex, NULL);
-    pthread_cond_init(&team->started, NULL);
-    pthread_cond_init(&team->finished, NULL);
+    pthread_cond_init(&team->changed, NULL);
     for (int i = 1; i < n_thread; i++) {
         members[i] = (member){.team = team, .index = i};
         if (pthread_create(&members[i].handle, NULL, member_main, &members[i]) != 0) {
@@ -138,12 +159,11 @@ aq_status aq_threads_open(int n_thread, aq_threads **out) {
 
 void aq_threads_close(aq_threads *team) {
     if (!team) return;
-    atomic_store(&team->closing, 1);
+    atomic_store(&team->closing, true);
     start_task(team);
     for (int i = 1; i < team->n_started; i++)
         pthread_join(team->members[i].handle, NULL);
-    pthread_cond_destroy(&team->finished);
-    pthread_cond_destroy(&team->started);
+    pthread_cond_destroy(&team->changed);
     pthread_mutex_destroy(&team->mutex);
     free(team->members);
     free(team);
@@ -160,8 +180,8 @@ void aq_threads_run(aq_threads *team, aq_task_fn fn, void *arg) {
     }
     team->fn = fn;
     team->arg = arg;
-    atomic_store(&team->pending, team->n_thread - 1);
     start_task(team);
     fn(arg, 0, team->n_thread);
-    wait_finished(team);
+    wait_changed(team, &team->meeting, arrive(team));
+    team->fn = NULL;
 }

@@ -1,7 +1,8 @@
 /* A persistent team of threads that runs one task at a time, fork-join.
  *
- * The calling thread is member 0. Between tasks the others spin for a set time (a decode step
- * starts a task every few microseconds), then sleep until the next one. */
+ * The calling thread is member 0. Who waits, for a task or for others inside one, spins for a set
+ * time (a decode step starts a task every few microseconds), then sleeps. No lock is taken while
+ * nobody sleeps. */
 #ifndef AQ_BASE_THREADS_H
 #define AQ_BASE_THREADS_H
 
@@ -36,6 +37,11 @@ int aq_threads_count(const aq_threads *team);
 
 /* Runs fn on every member and returns when all are done. Allocates nothing. Local. */
 void aq_threads_run(aq_threads *team, aq_task_fn fn, void *arg);
+
+/* Inside a task: returns when all members have called it as many times; what each wrote before, all
+ * see after. Every member must call it equally often. Returns at once where no task of the team
+ * runs, so that a task's function may also be called for one member alone. Local. */
+void aq_threads_barrier(aq_threads *team);
 
 /* The part [*begin, *end) of n items that belongs to member `thread`: parts differ in length by at
  * most one, in order. Local. */

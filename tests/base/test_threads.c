@@ -3,6 +3,7 @@
 #include "src/base/threads.h"
 
 #include <stdatomic.h>
+#include <string.h>
 #include <time.h>
 
 #include "tests/support/suite.h"
@@ -98,6 +99,41 @@ static void a_team_closes_at_any_time(void) {
     aq_threads_close(NULL);
 }
 
+#define N_ROUND 200
+
+/* Each member writes its cell of a round, meets the others, and reads what all have written. */
+typedef struct {
+    aq_threads *team;
+    int64_t cell[N_ROUND][MAX_THREAD];
+    int slow_member;
+    atomic_llong n_wrong;
+} rounds;
+
+static void meet_each_round(void *arg, int thread, int n_thread) {
+    rounds *r = arg;
+    for (int round = 0; round < N_ROUND; round++) {
+        if (thread == r->slow_member && round % 50 == 0) pause_ms(1);
+        r->cell[round][thread] = round + thread + 1;
+        aq_threads_barrier(r->team);
+        for (int m = 0; m < n_thread; m++)
+            if (r->cell[round][m] != round + m + 1) atomic_fetch_add(&r->n_wrong, 1);
+    }
+}
+
+static void members_meet_inside_a_task(void) {
+    for (int i = 0; i < N_SIZE; i++) {
+        rounds r = {.slow_member = team_sizes[i] - 1};
+        if (!aq_test_ok(aq_threads_open(team_sizes[i], &r.team))) return;
+        for (int task = 0; task < 20; task++) {
+            memset(r.cell, 0, sizeof r.cell);
+            aq_threads_run(r.team, meet_each_round, &r);
+        }
+        CU_ASSERT_EQUAL(atomic_load(&r.n_wrong), 0);
+        meet_each_round(&r, 0, 1); /* alone, outside a task */
+        aq_threads_close(r.team);
+    }
+}
+
 static void sizes_are_checked(void) {
     aq_threads *team = NULL;
     aq_test_fails(aq_threads_open(-1, &team), AQ_ERR_USAGE, "-1 threads asked for");
@@ -134,6 +170,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "sleeping members wake", sleeping_members_wake);
     CU_add_test(suite, "the caller waits for the slowest", the_caller_waits_for_the_slowest);
     CU_add_test(suite, "a team closes at any time", a_team_closes_at_any_time);
+    CU_add_test(suite, "members meet inside a task", members_meet_inside_a_task);
     CU_add_test(suite, "sizes are checked", sizes_are_checked);
     CU_add_test(suite, "parts cover all items evenly", parts_cover_all_items_evenly);
 }
