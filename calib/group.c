@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/levels.h"
+#include "kernels/code_column.h"
 
 static void add_column(const float *restrict key, float q, int64_t n, float *restrict out) {
     for (int64_t s = 0; s < n; s++)
@@ -19,6 +19,21 @@ void aq_group_score(const aq_group *group, const float *keys, const float *q, in
 
 const float *aq_group_query(const aq_group *group, int64_t i, int h) {
     return group->query + (i * group->n_group + h) * group->d_head;
+}
+
+/* out[s] = what codes of x[s] stand for, tile by tile. A last one that is not full counts as if the
+ * rest of it were its first number. */
+static void code_tiles(const float *x, int64_t n, int bits, float *out) {
+    for (int64_t begin = 0; begin < n; begin += AQ_TILE) {
+        const int64_t n_tile = n - begin < AQ_TILE ? n - begin : AQ_TILE;
+        float tile[AQ_TILE], level[AQ_TILE];
+        aq_column_codes codes;
+        for (int64_t s = 0; s < AQ_TILE; s++)
+            tile[s] = x[begin + (s < n_tile ? s : 0)];
+        aq_column_fit(tile, bits, &codes);
+        aq_column_levels(&codes, bits, level);
+        memcpy(out + begin, level, (size_t)n_tile * sizeof *out);
+    }
 }
 
 typedef struct {
@@ -39,7 +54,7 @@ static void make_keys(void *arg, int thread, int n_thread) {
         for (int i = 0; i < d; i++)
             add_column(task->raw + i * n, task->pk[i * d + c], n, column);
         for (int bits = 1; bits < AQ_GROUP_BITS; bits++)
-            if (group->coded[bits]) aq_levels_column(bits, column, n, group->coded[bits] + c * n);
+            if (group->coded[bits]) code_tiles(column, n, bits, group->coded[bits] + c * n);
     }
 }
 

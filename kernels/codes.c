@@ -2,10 +2,9 @@
 
 #include <math.h>
 
-const float aq_code_levels[2][4] = {{-0.7979f, 0.7979f}, {-1.510f, -0.4528f, 0.4528f, 1.510f}};
+#include "kernels/code_column.h"
 
-/* Where the levels of 2 bits part: half-way between 0.4528 and 1.510. */
-#define LEVEL_EDGE 0.9814f
+const float aq_code_levels[2][4] = {{-0.7979f, 0.7979f}, {-1.510f, -0.4528f, 0.4528f, 1.510f}};
 
 static void pack_plane(const uint8_t *codes, int n, int width, int shift, uint8_t *plane) {
     const int m = (n * width + 7) / 8, mask = (1 << width) - 1;
@@ -200,56 +199,17 @@ void aq_code_values(const aq_kv_view *kv, const float *tile, uint8_t *work, void
     }
 }
 
-/* A selector's column of 3 bits and more: the least step that leaves nothing further than half a
- * step from a code, with the range in the middle of the codes. The base is rounded to f16, which
- * matters where a column lies far from 0: then the next step may be needed. */
-static void code_uniform(const float *x, int bits, uint16_t *base, uint8_t *step8, uint8_t *codes) {
-    const float top = (float)top_code(bits);
-    float least, most, step, low;
-    find_range(x, AQ_TILE, &least, &most);
-    *step8 = aq_step8_above((most - least) / top);
-    for (;; ++*step8) {
-        step = aq_step8_value(*step8);
-        *base = aq_f32_to_f16(least - (top * step - (most - least)) * 0.5f);
-        low = aq_f16_to_f32(*base);
-        if (low - least <= step * 0.5f && most - (low + top * step) <= step * 0.5f) break;
-        if (*step8 == 255) break;
-    }
-    quantise(x, AQ_TILE, low, step, top_code(bits), codes);
-}
-
-/* A selector's column of 1 or 2 bits: mean, standard deviation, and the nearest level. */
-static void code_normal(const float *x, int bits, uint16_t *base, uint8_t *step8, uint8_t *codes) {
-    float sum = 0.0f, squares = 0.0f;
-    for (int s = 0; s < AQ_TILE; s++)
-        sum += x[s];
-    const float mean = sum / AQ_TILE;
-    for (int s = 0; s < AQ_TILE; s++)
-        squares += (x[s] - mean) * (x[s] - mean);
-    *base = aq_f32_to_f16(mean);
-    *step8 = aq_step8_near(sqrtf(squares / AQ_TILE));
-    const float low = aq_f16_to_f32(*base), edge = LEVEL_EDGE * aq_step8_value(*step8);
-    for (int s = 0; s < AQ_TILE; s++) {
-        const float z = x[s] - low;
-        codes[s] = bits == 1 ? z >= 0.0f : (uint8_t)((z >= -edge) + (z >= 0.0f) + (z >= edge));
-    }
-}
-
 void aq_code_selector(const aq_kv_view *kv, const float *tile, void *block) {
     const int n = aq_code_layout_columns(&kv->codes);
     uint8_t *bases = block, *steps = bases + 2 * (int64_t)n, *run = steps + n;
     for (int c = 0; c < n; c++) {
         float gathered[AQ_TILE];
-        uint8_t codes[AQ_TILE];
-        uint16_t base;
+        aq_column_codes codes;
         const int bits = aq_code_layout_bits_at(&kv->codes, c);
-        const float *x = take_column(kv, tile, c, gathered);
-        if (bits >= 3)
-            code_uniform(x, bits, &base, &steps[c], codes);
-        else
-            code_normal(x, bits, &base, &steps[c], codes);
-        put_f16(bases, c, base);
-        aq_codes_pack(codes, AQ_TILE, bits, run);
+        aq_column_fit(take_column(kv, tile, c, gathered), bits, &codes);
+        put_f16(bases, c, codes.base);
+        steps[c] = codes.step8;
+        aq_codes_pack(codes.code, AQ_TILE, bits, run);
         run += aq_code_run_bytes(AQ_TILE, bits);
     }
 }

@@ -33,9 +33,9 @@ int64_t aq_code_work_bytes(const aq_kv_view *kv);
 /* Make the block of keys, values or selector codes of one KV head from `tile`, which lies as in
  * kv->open_keys or kv->open_values. Types that are numbers are copied or rounded.
  *
- * Keys and a selector's columns of 3 bits and more: the codes nearest to the numbers under the
- * rounded low and step, which are chosen so that nothing is further than half a step from a code.
- * Values likewise, over a range that takes in 0. */
+ * Keys: the codes nearest to the numbers under the rounded low and step, which are chosen so that
+ * nothing is further than half a step from a code. Values likewise, over a range that takes in 0. A
+ * selector's columns: code_column.h. */
 void aq_code_keys(const aq_kv_view *kv, const float *tile, uint8_t *work, void *block);
 void aq_code_values(const aq_kv_view *kv, const float *tile, uint8_t *work, void *block);
 void aq_code_selector(const aq_kv_view *kv, const float *tile, void *block);

@@ -19,9 +19,10 @@
  *   selector  of the n columns of its layout: f16 base[n], u8 step8[n]; then a run of AQ_TILE codes
  *             a column
  *             key[s, c] is about base[c] + step[c] level(code[s, c]), where level(code) is
- *               code itself for 3 bits and more: min-max over the tile;
+ *               code itself for 3 bits and more;
  *               -1.510, -0.4528, 0.4528, 1.510 for 2 bits, -0.7979, 0.7979 for 1: the best levels
- *               for a normal distribution, of the tile's mean and standard deviation (Max 1960)
+ *               for a normal distribution (Max 1960)
+ *             base and step are fitted to the column by least squares, see code_column.h
  *             step = step8 == 0 ? 0 : 2^((step8 >> 3) - 24) (1 + (step8 & 7) / 8)
  *
  * Codes need the whole tile: until its last token (position AQ_TILE - 1) is written, a tile is
@@ -75,7 +76,9 @@ bool aq_kv_has_open_tile(const aq_kv_view *kv);
  * and a tile is coded when its last slot is written.
  *
  * Tolerance: f32 exact, bf16 rounded to nearest even; codes: each value within half a step, and f16
- * roundings of low, step; a column of equal values is exact but for f16. */
+ * roundings of low, step; a column of equal values is exact but for f16. Of a selector: the mean
+ * square error of a column is not above that of its range laid over the codes (3 bits and more) or
+ * of its mean and standard deviation. */
 typedef struct {
     aq_kv_view kv;
     const float *key;    /* [n_tok, n_kv_head, n_col] */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "kernels/code_column.h"
 #include "src/base/rng.h"
 #include "tests/support/suite.h"
 
@@ -81,4 +82,19 @@ double aq_sample_case_query(const aq_sample_case *c, int64_t t, int head, int co
     const int kv_head = head / AQ_SAMPLE_N_GROUP;
     const float *p = c->projection.pq + (c->sample.layer * N_KV + kv_head) * D * D;
     return project(c->q + (t * N_HEAD + head) * D, p, column);
+}
+
+void aq_sample_case_levels(int bits, const float *x, int shift, double *out) {
+    int begin = 0;
+    for (int end = AQ_TILE - shift; begin < AQ_SAMPLE_N_TOK; begin = end, end += AQ_TILE) {
+        float tile[AQ_TILE], level[AQ_TILE];
+        aq_column_codes codes;
+        end = end < AQ_SAMPLE_N_TOK ? end : AQ_SAMPLE_N_TOK;
+        for (int s = 0; s < AQ_TILE; s++)
+            tile[s] = begin + s < end ? x[begin + s] : x[begin];
+        aq_column_fit(tile, bits, &codes);
+        aq_column_levels(&codes, bits, level);
+        for (int s = begin; s < end; s++)
+            out[s] = (double)level[s - begin];
+    }
 }

@@ -31,4 +31,8 @@ void aq_sample_case_close(aq_sample_case *c);
 double aq_sample_case_key(const aq_sample_case *c, int64_t s, int kv_head, int column);
 double aq_sample_case_query(const aq_sample_case *c, int64_t t, int head, int column);
 
+/* out[s] = what the selector's codes of x[s] stand for, a column of AQ_SAMPLE_N_TOK tokens. shift:
+ * the first tile has so many tokens less. Local. */
+void aq_sample_case_levels(int bits, const float *x, int shift, double *out);
+
 #endif

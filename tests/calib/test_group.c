@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "tests/calib/sample_case.h"
-#include "tests/support/oracle_levels.h"
 #include "tests/support/suite.h"
 
 enum { N = AQ_SAMPLE_N_TOK, D = AQ_SAMPLE_D };
@@ -23,10 +22,10 @@ static bool keys_match(const aq_sample_case *c, const aq_group *group, int head)
     return good;
 }
 
-static bool codes_match(const aq_group *group, int bits, aq_levels_bug planted) {
+static bool codes_match(const aq_group *group, int bits, int shift) {
     double expected[N], most = 0;
     for (int column = 0; column < D; column++) {
-        aq_oracle_levels(bits, group->key + column * N, N, planted, expected);
+        aq_sample_case_levels(bits, group->key + column * N, shift, expected);
         for (int s = 0; s < N; s++)
             most = fmax(most, fabs((double)group->coded[bits][column * N + s] - expected[s]));
     }
@@ -54,9 +53,9 @@ static void check_head(const aq_sample_case *c, int head) {
     CU_ASSERT_TRUE(queries_match(c, &group, head));
     CU_ASSERT_FALSE(keys_match(c, &group, 1 - head)); /* planted: the neighbour's matrix and keys */
     CU_ASSERT_FALSE(queries_match(c, &group, 1 - head));
-    CU_ASSERT_TRUE(codes_match(&group, 3, AQ_LEVELS_RIGHT));
-    CU_ASSERT_TRUE(codes_match(&group, 1, AQ_LEVELS_RIGHT));
-    CU_ASSERT_FALSE(codes_match(&group, 3, AQ_LEVELS_WHOLE_COLUMN));
+    CU_ASSERT_TRUE(codes_match(&group, 3, 0));
+    CU_ASSERT_TRUE(codes_match(&group, 1, 0));
+    CU_ASSERT_FALSE(codes_match(&group, 3, 1)); /* planted: other tiles */
     CU_ASSERT_PTR_NULL(group.coded[2]);
     const int64_t row = (int64_t)c->sample.layer * AQ_SAMPLE_N_KV_HEAD + head;
     CU_ASSERT_EQUAL(memcmp(group.sigma, c->projection.sigma + row * D, D * sizeof(float)), 0);

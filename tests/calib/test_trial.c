@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "tests/calib/sample_case.h"
-#include "tests/support/oracle_levels.h"
 #include "tests/support/suite.h"
 
 enum { N = AQ_SAMPLE_N_TOK, D = AQ_SAMPLE_D, G = AQ_SAMPLE_N_GROUP, N_SELECTOR = 5 };
@@ -50,7 +49,7 @@ static void code_keys(look *l, const aq_selector *selector) {
             column[s] = (float)aq_sample_case_key(l->c, s, l->head, c);
             l->keys[c][s] = 0;
         }
-        if (bits > 0) aq_oracle_levels(bits, column, N, AQ_LEVELS_RIGHT, l->keys[c]);
+        if (bits > 0) aq_sample_case_levels(bits, column, 0, l->keys[c]);
     }
 }
 

@@ -1,5 +1,5 @@
 # Tests of calib.
-add_library(aq_sample_case STATIC calib/sample_case.c support/oracle_levels.c)
+add_library(aq_sample_case STATIC calib/sample_case.c)
 target_link_libraries(aq_sample_case PUBLIC aq_calib aq_test_support)
 
 aqua_add_test(calib basis LIBS aq_calib)
@@ -9,7 +9,6 @@ aqua_add_mpi_test(calib choose LIBS aq_calib aq_engine_case)
 aqua_add_test(calib gram LIBS aq_calib)
 aqua_add_test(calib group LIBS aq_sample_case)
 aqua_add_mpi_test(calib incontext LIBS aq_calib aq_engine_case)
-aqua_add_test(calib levels LIBS aq_sample_case)
 aqua_add_test(calib mass LIBS aq_calib)
 aqua_add_mpi_test(calib sample LIBS aq_calib aq_engine_case)
 aqua_add_test(calib selector LIBS aq_calib)

@@ -251,15 +251,13 @@ static void check_steps(const append_case *c, aq_bound *bound) {
         }
 }
 
-/* A number x under a selector's codes of 1 or 2 bits: no level is nearer to it than its own. */
-static void check_level(aq_bound *bound, double y, double x, double mean, double step, int bits) {
-    static const double levels[2][4] = {{-0.7979, 0.7979, 0.7979, 0.7979},
-                                        {-1.510, -0.4528, 0.4528, 1.510}};
-    double nearest = INFINITY;
-    for (int i = 0; i < 4; i++)
-        nearest = fmin(nearest, fabs(x - mean - step * levels[bits - 1][i]));
-    const double rounding = ldexp(fabs(mean), -11) * 1.01 + 1e-4 * step;
-    aq_bound_element(bound, (float)fabs(x - y), 0.0, 0.0, nearest + 2.0 * rounding + 1e-30);
+/* The most that a column's codes may be off, root mean square. The plain rules are never better
+ * (test_code_column tells how much worse): half a step of the range over the codes, steps an eighth
+ * apart and with room for a base rounded to f16; the deviation itself for 1 and 2 bits. */
+static double selector_room(const number_facts *f, int bits) {
+    const double range = f->high - f->low, far = ldexp(fabs(f->mean) + range, -10);
+    const double most = bits <= 2 ? 0.8 * f->sd : (range / ((1 << bits) - 1) + far) * 1.126 / 2;
+    return most + ldexp(fabs(f->mean), -11) * 1.01 + ldexp(1.0, -24);
 }
 
 /* The selector of every whole tile. */
@@ -269,26 +267,15 @@ static void check_selector(const append_case *c, aq_cache_bug bug, aq_bound *bou
     for (int64_t at = 0; at < c->n_tok / AQ_TILE * kv->n_kv_head * n; at++) {
         const int i = (int)(at % n), g = (int)(at / n % kv->n_kv_head);
         const int64_t tile = at / n / kv->n_kv_head;
-        const int bits = aq_code_layout_bits_at(&kv->codes, i);
-        const double step = aq_cache_selector_step(kv, tile, g, i);
         const number_facts f = column_facts(c, tile, g, i);
-        const double range = f.high - f.low;
-        /* Steps are an eighth apart; f16 roundings of the base may ask for more. */
-        const double far = ldexp(fabs(f.mean) + range, -10);
-        if (bits <= 2)
-            aq_bound_element(bound, (float)step, f.sd, 0.0, f.sd / 15.0 + ldexp(1.0, -24));
-        else
-            aq_bound_element(bound, (float)step, 0.0, 0.0,
-                             (range / ((1 << bits) - 1) + far) * 1.126 + ldexp(1.0, -23));
+        double square = 0.0;
         for (int s = 0; s < AQ_TILE; s++) {
             const int64_t t = tile * AQ_TILE + s;
             const double x = (double)c->key[(t * kv->n_kv_head + g) * kv->n_col + i];
-            const double y = aq_cache_selector(kv, tile, g, s, i, bug);
-            if (bits <= 2)
-                check_level(bound, y, x, f.mean, step, bits);
-            else
-                aq_bound_element(bound, (float)(y - x), 0.0, 0.0, step * (0.5 + 1e-5) + 1e-30);
+            square += pow(aq_cache_selector(kv, tile, g, s, i, bug) - x, 2.0) / AQ_TILE;
         }
+        aq_bound_element(bound, (float)sqrt(square), 0.0, 0.0,
+                         selector_room(&f, aq_code_layout_bits_at(&kv->codes, i)));
     }
 }
 

@@ -1,6 +1,7 @@
 # Tests of kernels.
 aqua_add_test(kernels activate LIBS aq_kernels)
 aqua_add_test(kernels backend LIBS aq_kernels)
+aqua_add_test(kernels code_column LIBS aq_kernels)
 aqua_add_test(kernels codes LIBS aq_kernels)
 aqua_add_test(kernels dequant LIBS aq_kernels)
 aqua_add_test(kernels embed LIBS aq_kernels)
