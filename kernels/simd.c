@@ -6,6 +6,7 @@
 
 #include "kernels/loops_activate.h"
 #include "kernels/loops_attn.h"
+#include "kernels/loops_bytes.h"
 #include "kernels/loops_codes.h"
 #include "kernels/loops_dims.h"
 #include "kernels/loops_select.h"
@@ -25,6 +26,8 @@ const aq_simd AQ_SIMD_TABLE = {
     .unpack = unpack,
     .widen = widen,
     .widen_each = widen_each,
+    .dot_bytes = dot_bytes,
+    .mix_bytes = mix_bytes,
     .activate = activate,
     .exp_shifted = exp_shifted,
     .panel = panel,

@@ -79,6 +79,40 @@ typedef struct {
     float *out; /* [n_column, AQ_TILE] */
 } aq_code_columns_args;
 
+/* Products with rows of codes of 8 bits, as a cache stores them (kv_append.h), wherever in memory
+ * each row begins. step and low are what the codes stand for, low + step * code.
+ *
+ * Along the rows, as for scores of keys by token, with a step and low for each place of a row:
+ *   y[r, j] = sum_i x[r, i] (low[i] + step[i] rows[j][i])
+ * Nothing is read behind n_in codes. */
+typedef struct {
+    const uint8_t *const *rows; /* [n] of n_in codes */
+    int n;
+    const float *step, *low; /* [n_in] */
+    int n_in;
+    const float *x; /* [n_row, n_in], x_stride from one row to the next */
+    int64_t x_stride;
+    int n_row;
+    float *y; /* [n_row, n], y_stride from one row to the next */
+    int64_t y_stride;
+} aq_dot_bytes_args;
+
+/* Across the rows, as for values of tokens or scores of keys by column, with a step and low for
+ * each row:
+ *   c[r, i] = keep[r] c[r, i] + sum_j a[r, j] (low[j] + step[j] rows[j][i]) */
+typedef struct {
+    const uint8_t *const *rows; /* [n] of n_out codes */
+    int n;
+    const float *step, *low; /* [n] */
+    const float *a;          /* [n_row, n], a_stride from one row to the next */
+    int64_t a_stride;
+    int n_row;
+    int n_out;
+    const float *keep; /* [n_row]; NULL: 0, and c is not read */
+    float *c;          /* [n_row, n_out], c_stride from one row to the next */
+    int64_t c_stride;
+} aq_mix_bytes_args;
+
 /* The weight of tokens for a group: w[s] = the largest over the rows r of exp(z[r, s] - m[r] -
  * log_l[r]), or their mean. */
 typedef struct {
@@ -118,6 +152,11 @@ typedef struct {
     void (*widen)(const uint8_t *codes, int n, float step, float low, float *out);
     void (*widen_each)(const uint8_t *codes, int n, const float *step, const float *low,
                        float *out);
+
+    /* loops_bytes.h. The products above. Where the processor multiplies bytes, x[r, i] step[i] and
+     * a[r, j] step[j] are rounded to whole numbers of 2^-15 of the largest of 256 of a row. */
+    void (*dot_bytes)(const aq_dot_bytes_args *args);
+    void (*mix_bytes)(const aq_mix_bytes_args *args);
 
     /* loops_activate.h. The whole operation, see activate.h. */
     void (*activate)(const aq_activate_args *args);
