@@ -91,8 +91,28 @@ static const void *fetch_values(const aq_score_block *block, int64_t at, int fir
                           (int64_t)n * kv->d_head, block->spare);
 }
 
-/* Adds the values of the tile stored at place `at`, weighted, to the results. */
-static void mix_values(const attn_block *block, int64_t at, const aq_score_view *view) {
+/* Adds the values of the tile stored at place `at`, weighted, to the results; of 8 bits, as they
+ * lie. */
+static void mix_bytes(const attn_block *block, int64_t at, const aq_score_view *view) {
+    const aq_score_block *scores = &block->scores;
+    const aq_kv_view *kv = &scores->args->kv;
+    const int64_t begin = view->begin, width = kv->d_head + 2;
+    const aq_kv_rows values = aq_kv_value_rows(scores->simd, kv, at, scores->g, scores->work);
+    scores->simd->mix_bytes(&(aq_mix_bytes_args){.rows = values.rows + view->first,
+                                                 .n = view->last - view->first,
+                                                 .step = values.step + view->first,
+                                                 .low = values.low + view->first,
+                                                 .a = scores->score + begin * AQ_TILE + view->first,
+                                                 .a_stride = AQ_TILE,
+                                                 .n_row = (int)(view->end - begin),
+                                                 .n_out = kv->d_head,
+                                                 .keep = block->keep + begin,
+                                                 .c = block->part + begin * width,
+                                                 .c_stride = width});
+}
+
+/* The same from numbers. */
+static void mix_numbers(const attn_block *block, int64_t at, const aq_score_view *view) {
     const aq_kv_view *kv = &block->scores.args->kv;
     const int64_t begin = view->begin;
     const int n_token = view->last - view->first;
@@ -112,19 +132,30 @@ static void mix_values(const attn_block *block, int64_t at, const aq_score_view 
                          .c_stride = kv->d_head + 2});
 }
 
+/* With few rows a tile is gone through faster than memory brings the next one, which lies
+ * elsewhere: it is asked for in time. */
 static void attend_tiles(const attn_block *block, int64_t tile, int64_t tile_end) {
     const aq_score_block *scores = &block->scores;
+    const aq_kv_view *kv = &scores->args->kv;
+    const bool ahead = aq_score_few_rows(scores->args);
     const int d_head = scores->args->kv.d_head;
     for (; tile < tile_end; tile++) {
         const aq_score_view view = aq_score_see(scores, tile);
         if (view.begin >= view.end) continue;
+        const int64_t at = aq_score_place(scores->args, tile);
+        const int64_t next = tile + 1 < tile_end ? aq_score_place(scores->args, tile + 1) : at;
+        if (ahead) aq_kv_ask_keys(kv, next, scores->g);
         aq_score_tile(scores, tile, &view);
+        if (ahead) aq_kv_ask_values(kv, next, scores->g);
         for (int64_t r = view.begin; r < view.end; r++) {
             float *ml = block->part + r * (d_head + 2) + d_head;
             block->keep[r] = scores->simd->soften(
                 scores->score + r * AQ_TILE, scores->first_seen[r], scores->n_seen[r], ml, ml + 1);
         }
-        mix_values(block, aq_score_place(scores->args, tile), &view);
+        if (aq_score_takes_bytes(scores, kv->value_type, at))
+            mix_bytes(block, at, &view);
+        else
+            mix_numbers(block, at, &view);
     }
 }
 

@@ -5,9 +5,6 @@
 
 #include "kernels/kv_decode.h"
 
-/* From this many rows on, a bf16 tile is widened once for all instead of by each few rows. */
-#define ROWS_TO_WIDEN 8
-
 int aq_score_columns(const aq_attn_partial_args *args) {
     return aq_score_sparse(args) ? args->n_dim : args->kv.n_col;
 }
@@ -146,7 +143,7 @@ const void *aq_score_fetch(const aq_score_block *block, const void *tensor, aq_d
                            int64_t at, int64_t n, float *wide) {
     if (*dtype == AQ_F32) return (const float *)tensor + at;
     const uint8_t *from = (const uint8_t *)tensor + 2 * at;
-    if (block->n_row < ROWS_TO_WIDEN) return from;
+    if (block->n_row < AQ_SCORE_ROWS_TO_WIDEN) return from;
     block->simd->dequantise(*dtype, from, n, wide);
     *dtype = AQ_F32;
     return wide;
@@ -187,10 +184,9 @@ static const void *fetch_keys(const aq_score_block *block, int64_t at, aq_dtype 
     return by_token ? transpose(block, keys, dtype) : keys;
 }
 
-void aq_score_tile(const aq_score_block *block, int64_t tile, const aq_score_view *view) {
+/* Scores of rows begin .. end with keys that are numbers, or are made numbers. */
+static void score_numbers(const aq_score_block *block, int64_t at, int64_t begin, int64_t end) {
     const aq_attn_partial_args *args = block->args;
-    const int64_t begin = view->begin, end = view->end;
-    const int64_t at = aq_score_place(args, tile);
     aq_dtype dtype;
     const void *keys = fetch_keys(block, at, &dtype);
     if (aq_score_sparse(args))
@@ -208,5 +204,49 @@ void aq_score_tile(const aq_score_block *block, int64_t tile, const aq_score_vie
                                             .n_out = AQ_TILE,
                                             .c = block->score + begin * AQ_TILE,
                                             .c_stride = AQ_TILE});
-    if (args->slot_pos) hide_slots(block, args->slot_pos + at * AQ_TILE, begin, end);
+}
+
+/* The same with keys of 8 bits, as they lie. */
+static void score_bytes(const aq_score_block *block, int64_t at, int64_t begin, int64_t end) {
+    const aq_kv_view *kv = &block->args->kv;
+    const aq_kv_rows keys = aq_kv_key_rows(block->simd, kv, at, block->g, block->work);
+    const float *q = block->q + begin * kv->n_col;
+    float *score = block->score + begin * AQ_TILE;
+    if (kv->key_order == AQ_KEYS_BY_TOKEN)
+        block->simd->dot_bytes(&(aq_dot_bytes_args){.rows = keys.rows,
+                                                    .n = AQ_TILE,
+                                                    .step = keys.step,
+                                                    .low = keys.low,
+                                                    .n_in = kv->n_col,
+                                                    .x = q,
+                                                    .x_stride = kv->n_col,
+                                                    .n_row = (int)(end - begin),
+                                                    .y = score,
+                                                    .y_stride = AQ_TILE});
+    else
+        block->simd->mix_bytes(&(aq_mix_bytes_args){.rows = keys.rows,
+                                                    .n = kv->n_col,
+                                                    .step = keys.step,
+                                                    .low = keys.low,
+                                                    .a = q,
+                                                    .a_stride = kv->n_col,
+                                                    .n_row = (int)(end - begin),
+                                                    .n_out = AQ_TILE,
+                                                    .c = score,
+                                                    .c_stride = AQ_TILE});
+}
+
+bool aq_score_takes_bytes(const aq_score_block *block, aq_kv_type type, int64_t at) {
+    return type == AQ_KV_Q8 && aq_score_few_rows(block->args) &&
+           !aq_kv_is_open(&block->args->kv, at);
+}
+
+void aq_score_tile(const aq_score_block *block, int64_t tile, const aq_score_view *view) {
+    const aq_attn_partial_args *args = block->args;
+    const int64_t at = aq_score_place(args, tile);
+    if (aq_score_takes_bytes(block, args->kv.key_type, at))
+        score_bytes(block, at, view->begin, view->end);
+    else
+        score_numbers(block, at, view->begin, view->end);
+    if (args->slot_pos) hide_slots(block, args->slot_pos + at * AQ_TILE, view->begin, view->end);
 }

@@ -47,9 +47,19 @@ static inline int64_t aq_score_place(const aq_attn_partial_args *args, int64_t t
     return args->tile_at ? args->tile_at[tile] : tile;
 }
 
+/* From this many rows on a tile is widened to numbers once for all of them, instead of on the way
+ * by each few. */
+#define AQ_SCORE_ROWS_TO_WIDEN 8
+
+/* Whether there are so few rows of a KV head, as in decode. */
+static inline bool aq_score_few_rows(const aq_attn_partial_args *args) {
+    return args->n_q * aq_score_group(args) < AQ_SCORE_ROWS_TO_WIDEN;
+}
+
 /* Whether scores are summed over the chosen columns alone. If most are chosen it is faster to go
- * over all, which rows share, with zeros in the queries. */
+ * over all, which rows share, with zeros in the queries; and so it is with bytes. */
 static inline bool aq_score_sparse(const aq_attn_partial_args *args) {
+    if (args->kv.key_type == AQ_KV_Q8 && aq_score_few_rows(args)) return false;
     return args->dims && 3 * args->n_dim <= 2 * args->kv.n_col;
 }
 
@@ -80,6 +90,9 @@ aq_score_view aq_score_see(const aq_score_block *block, int64_t tile);
 /* score = the scores of the tile for the rows of the view. Within first_seen .. n_seen, tokens that
  * a row does not see have -inf. */
 void aq_score_tile(const aq_score_block *block, int64_t tile, const aq_score_view *view);
+
+/* Whether keys or values of this type are taken as bytes from the tile stored at place `at`. */
+bool aq_score_takes_bytes(const aq_score_block *block, aq_kv_type type, int64_t at);
 
 /* The n elements of a tensor that begin at element `at`: widened into `wide` if there are rows
  * enough to use them, else as they are. */

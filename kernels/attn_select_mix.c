@@ -44,7 +44,7 @@ static void read_values(const aq_select_block *b, int64_t tile, int s, int n, fl
 static void read_scales(const aq_select_block *b, int64_t tile) {
     const aq_kv_view *kv = &b->args->kv;
     if (aq_kv_type_coded(kv->key_type) && !aq_kv_is_open(kv, tile))
-        aq_decode_key_scales(kv, tile, b->g, b->work);
+        aq_decode_key_scales(b->simd, kv, tile, b->g, b->work);
 }
 
 void aq_select_pack_keys(const aq_select_block *b, int64_t tile) {

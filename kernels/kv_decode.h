@@ -21,12 +21,34 @@ void aq_decode_keys(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int
 
 /* Keys by token, one by one: first the scales of the tile into `work`, then any of its tokens s,
  * out[n_col]. */
-void aq_decode_key_scales(const aq_kv_view *kv, int64_t tile, int g, void *work);
+void aq_decode_key_scales(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g,
+                          void *work);
 void aq_decode_key(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g, int s,
                    void *work, float *out);
 
 /* Values of tokens first .. first + n: out[n, d_head]. Leaves the scales of keys in place. */
 void aq_decode_values(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g, int first,
                       int n, void *work, float *out);
+
+/* Rows of codes of 8 bits where they lie, and what they stand for, in `work`: for the loops of
+ * bytes (simd.h). */
+typedef struct {
+    const uint8_t **rows;
+    const float *step, *low;
+} aq_kv_rows;
+
+/* Keys of type AQ_KV_Q8: by column [n_col] rows of AQ_TILE codes with a step and low each, by token
+ * [AQ_TILE] rows of n_col codes, step and low for each place. */
+aq_kv_rows aq_kv_key_rows(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g,
+                          void *work);
+
+/* Values of type AQ_KV_Q8: [AQ_TILE] rows of d_head codes, with a step and low each. Leaves the
+ * scales of keys in place, but not their rows. */
+aq_kv_rows aq_kv_value_rows(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g,
+                            void *work);
+
+/* Asks memory for the keys or the values of a tile, or for nothing if it is open. */
+void aq_kv_ask_keys(const aq_kv_view *kv, int64_t tile, int g);
+void aq_kv_ask_values(const aq_kv_view *kv, int64_t tile, int g);
 
 #endif

@@ -52,7 +52,7 @@ static void check_tile(const aq_simd *simd, const aq_kv_view *kv, aq_bound *righ
     static const int first[] = {0, 1, 31, 63, 17}, n[] = {64, 63, 5, 1, 20};
     void *work = allocate(aq_decode_work_bytes(kv));
     for (int g = 0; g < N_HEAD; g++) {
-        aq_decode_key_scales(kv, 0, g, work);
+        aq_decode_key_scales(simd, kv, 0, g, work);
         for (int i = 0; i < 5; i++) {
             float key[N_COL], values[AQ_TILE * D_HEAD];
             aq_decode_values(simd, kv, 0, g, first[i], n[i], work, values);
