@@ -51,7 +51,7 @@ static void add_tiles(const mass_task *task, aq_score_block *block, int64_t tile
 static void take_tiles(void *arg, int thread, int n_thread) {
     mass_task *task = arg;
     const int64_t n_tile = task->args->scores.n_tile;
-    aq_score_block block = {.args = &task->args->scores, .simd = task->cpu->simd};
+    aq_score_block block = {.args = &task->args->scores, .simd = task->cpu->simd, .next = -1};
     aq_score_lay_out(&block, aq_cpu_scratch(task->cpu, thread), task->row_step);
     (void)n_thread;
     for (;;) {

@@ -91,6 +91,12 @@ static const void *fetch_values(const aq_score_block *block, int64_t at, int fir
                           (int64_t)n * kv->d_head, block->spare);
 }
 
+/* The values that memory is to be asked for, behind their first `head` bytes. */
+static const uint8_t *next_values(const aq_score_block *block, int64_t head) {
+    if (block->next < 0) return NULL;
+    return aq_kv_value_block(&block->args->kv, block->next, block->g) + head;
+}
+
 /* Adds the values of the tile stored at place `at`, weighted, to the results; of 8 bits, as they
  * lie. */
 static void mix_bytes(const attn_block *block, int64_t at, const aq_score_view *view) {
@@ -108,7 +114,8 @@ static void mix_bytes(const attn_block *block, int64_t at, const aq_score_view *
                                                  .n_out = kv->d_head,
                                                  .keep = block->keep + begin,
                                                  .c = block->part + begin * width,
-                                                 .c_stride = width});
+                                                 .c_stride = width,
+                                                 .next = next_values(scores, 3 * AQ_TILE)});
 }
 
 /* The same from numbers. */
@@ -116,6 +123,7 @@ static void mix_numbers(const attn_block *block, int64_t at, const aq_score_view
     const aq_kv_view *kv = &block->scores.args->kv;
     const int64_t begin = view->begin;
     const int n_token = view->last - view->first;
+    const bool stored = !aq_kv_type_coded(kv->value_type);
     aq_dtype dtype;
     const void *values = fetch_values(&block->scores, at, view->first, n_token, &dtype);
     block->scores.simd->panel(
@@ -129,24 +137,23 @@ static void mix_numbers(const attn_block *block, int64_t at, const aq_score_view
                          .n_out = kv->d_head,
                          .keep = block->keep + begin,
                          .c = block->part + begin * (kv->d_head + 2),
-                         .c_stride = kv->d_head + 2});
+                         .c_stride = kv->d_head + 2,
+                         .next = stored ? next_values(&block->scores, 0) : NULL});
 }
 
 /* With few rows a tile is gone through faster than memory brings the next one, which lies
  * elsewhere: it is asked for in time. */
-static void attend_tiles(const attn_block *block, int64_t tile, int64_t tile_end) {
-    const aq_score_block *scores = &block->scores;
+static void attend_tiles(attn_block *block, int64_t tile, int64_t tile_end) {
+    aq_score_block *scores = &block->scores;
     const aq_kv_view *kv = &scores->args->kv;
+    const int d_head = kv->d_head;
     const bool ahead = aq_score_few_rows(scores->args);
-    const int d_head = scores->args->kv.d_head;
     for (; tile < tile_end; tile++) {
         const aq_score_view view = aq_score_see(scores, tile);
         if (view.begin >= view.end) continue;
         const int64_t at = aq_score_place(scores->args, tile);
-        const int64_t next = tile + 1 < tile_end ? aq_score_place(scores->args, tile + 1) : at;
-        if (ahead) aq_kv_ask_keys(kv, next, scores->g);
+        scores->next = ahead && tile + 1 < tile_end ? aq_score_place(scores->args, tile + 1) : -1;
         aq_score_tile(scores, tile, &view);
-        if (ahead) aq_kv_ask_values(kv, next, scores->g);
         for (int64_t r = view.begin; r < view.end; r++) {
             float *ml = block->part + r * (d_head + 2) + d_head;
             block->keep[r] = scores->simd->soften(

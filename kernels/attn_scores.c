@@ -184,9 +184,16 @@ static const void *fetch_keys(const aq_score_block *block, int64_t at, aq_dtype 
     return by_token ? transpose(block, keys, dtype) : keys;
 }
 
+/* The keys that memory is to be asked for, behind their first `head` bytes. */
+static const uint8_t *next_keys(const aq_score_block *block, int64_t head) {
+    if (block->next < 0) return NULL;
+    return aq_kv_key_block(&block->args->kv, block->next, block->g) + head;
+}
+
 /* Scores of rows begin .. end with keys that are numbers, or are made numbers. */
 static void score_numbers(const aq_score_block *block, int64_t at, int64_t begin, int64_t end) {
     const aq_attn_partial_args *args = block->args;
+    const bool stored = !aq_kv_type_coded(args->kv.key_type);
     aq_dtype dtype;
     const void *keys = fetch_keys(block, at, &dtype);
     if (aq_score_sparse(args))
@@ -203,7 +210,8 @@ static void score_numbers(const aq_score_block *block, int64_t at, int64_t begin
                                             .b_stride = AQ_TILE,
                                             .n_out = AQ_TILE,
                                             .c = block->score + begin * AQ_TILE,
-                                            .c_stride = AQ_TILE});
+                                            .c_stride = AQ_TILE,
+                                            .next = stored ? next_keys(block, 0) : NULL});
 }
 
 /* The same with keys of 8 bits, as they lie. */
@@ -212,6 +220,7 @@ static void score_bytes(const aq_score_block *block, int64_t at, int64_t begin, 
     const aq_kv_rows keys = aq_kv_key_rows(block->simd, kv, at, block->g, block->work);
     const float *q = block->q + begin * kv->n_col;
     float *score = block->score + begin * AQ_TILE;
+    const uint8_t *next = next_keys(block, 4 * (int64_t)kv->n_col);
     if (kv->key_order == AQ_KEYS_BY_TOKEN)
         block->simd->dot_bytes(&(aq_dot_bytes_args){.rows = keys.rows,
                                                     .n = AQ_TILE,
@@ -222,7 +231,8 @@ static void score_bytes(const aq_score_block *block, int64_t at, int64_t begin, 
                                                     .x_stride = kv->n_col,
                                                     .n_row = (int)(end - begin),
                                                     .y = score,
-                                                    .y_stride = AQ_TILE});
+                                                    .y_stride = AQ_TILE,
+                                                    .next = next});
     else
         block->simd->mix_bytes(&(aq_mix_bytes_args){.rows = keys.rows,
                                                     .n = kv->n_col,
@@ -233,7 +243,8 @@ static void score_bytes(const aq_score_block *block, int64_t at, int64_t begin, 
                                                     .n_row = (int)(end - begin),
                                                     .n_out = AQ_TILE,
                                                     .c = score,
-                                                    .c_stride = AQ_TILE});
+                                                    .c_stride = AQ_TILE,
+                                                    .next = next});
 }
 
 bool aq_score_takes_bytes(const aq_score_block *block, aq_kv_type type, int64_t at) {

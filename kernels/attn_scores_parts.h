@@ -22,6 +22,7 @@ typedef struct {
     float *key;         /* [AQ_TILE, n_col] the current tile, widened */
     float *spare;       /* [AQ_TILE, n_col or d_head, the larger] free after the scores */
     void *work;         /* for decoding */
+    int64_t next; /* where the tile behind the current one is stored, -1: it does not matter */
 } aq_score_block;
 
 /* What a block sees of a tile: rows begin .. end see something of tokens first .. last; within, not

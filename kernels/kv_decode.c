@@ -1,7 +1,5 @@
 #include "kernels/kv_decode.h"
 
-#define LINE_BYTES 64
-
 /* Working memory: step and low of every column, and of every token; addresses of rows; the codes of
  * a vector. */
 static float *steps_in(void *work) {
@@ -44,17 +42,17 @@ static float f16_at(const uint8_t *from, int64_t i) {
     return aq_f16_to_f32(half);
 }
 
-static const uint8_t *key_block(const aq_kv_view *kv, int64_t tile, int g) {
+const uint8_t *aq_kv_key_block(const aq_kv_view *kv, int64_t tile, int g) {
     return (const uint8_t *)kv->keys + (tile * kv->n_kv_head + g) * aq_kv_key_bytes(kv);
 }
 
-static const uint8_t *value_block(const aq_kv_view *kv, int64_t tile, int g) {
+const uint8_t *aq_kv_value_block(const aq_kv_view *kv, int64_t tile, int g) {
     return (const uint8_t *)kv->values + (tile * kv->n_kv_head + g) * aq_kv_value_bytes(kv);
 }
 
 void aq_decode_key_scales(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g,
                           void *work) {
-    const uint8_t *head = key_block(kv, tile, g);
+    const uint8_t *head = aq_kv_key_block(kv, tile, g);
     simd->dequantise(AQ_F16, head, kv->n_col, lows_in(kv, work));
     simd->dequantise(AQ_F16, head + 2 * (int64_t)kv->n_col, kv->n_col, steps_in(work));
 }
@@ -65,7 +63,7 @@ void aq_decode_key(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int 
     const float *steps = steps_in(work), *lows = lows_in(kv, work);
     uint8_t *codes = codes_in(kv, work);
     const uint8_t *run =
-        key_block(kv, tile, g) + 4 * (int64_t)kv->n_col + s * aq_code_row_bytes(&layout);
+        aq_kv_key_block(kv, tile, g) + 4 * (int64_t)kv->n_col + s * aq_code_row_bytes(&layout);
     for (int i = 0, c = 0; i < layout.n_segment; i++) {
         const aq_code_segment segment = layout.segments[i];
         simd->unpack(run, segment.n, segment.bits, codes);
@@ -80,7 +78,7 @@ static void decode_columns(const aq_simd *simd, const aq_kv_view *kv, int64_t ti
     const aq_code_layout layout = aq_kv_type_layout(kv->key_type, kv->n_col);
     const float *steps = steps_in(work), *lows = lows_in(kv, work);
     uint8_t *codes = codes_in(kv, work);
-    const uint8_t *run = key_block(kv, tile, g) + 4 * (int64_t)kv->n_col;
+    const uint8_t *run = aq_kv_key_block(kv, tile, g) + 4 * (int64_t)kv->n_col;
     for (int i = 0, c = 0; i < layout.n_segment; i++) {
         const int bits = layout.segments[i].bits;
         for (const int end = c + layout.segments[i].n; c < end; c++) {
@@ -104,7 +102,7 @@ void aq_decode_keys(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int
 void aq_decode_values(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g, int first,
                       int n, void *work, float *out) {
     const aq_code_layout layout = aq_kv_type_layout(kv->value_type, kv->d_head);
-    const uint8_t *block = value_block(kv, tile, g);
+    const uint8_t *block = aq_kv_value_block(kv, tile, g);
     const uint8_t *zeros = block + 2 * AQ_TILE;
     const uint8_t *run = zeros + AQ_TILE + first * aq_code_row_bytes(&layout);
     uint8_t *codes = codes_in(kv, work);
@@ -135,31 +133,18 @@ aq_kv_rows aq_kv_key_rows(const aq_simd *simd, const aq_kv_view *kv, int64_t til
     const bool by_token = kv->key_order == AQ_KEYS_BY_TOKEN;
     const int n_col = kv->n_col;
     aq_decode_key_scales(simd, kv, tile, g, work);
-    return (aq_kv_rows){list_rows(kv, key_block(kv, tile, g) + 4 * (int64_t)n_col,
+    return (aq_kv_rows){list_rows(kv, aq_kv_key_block(kv, tile, g) + 4 * (int64_t)n_col,
                                   by_token ? AQ_TILE : n_col, by_token ? n_col : AQ_TILE, work),
                         steps_in(work), lows_in(kv, work)};
 }
 
 aq_kv_rows aq_kv_value_rows(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g,
                             void *work) {
-    const uint8_t *block = value_block(kv, tile, g), *zeros = block + 2 * AQ_TILE;
+    const uint8_t *block = aq_kv_value_block(kv, tile, g), *zeros = block + 2 * AQ_TILE;
     float *step = value_steps_in(kv, work), *low = value_lows_in(kv, work);
     simd->dequantise(AQ_F16, block, AQ_TILE, step);
     simd->widen(zeros, AQ_TILE, -1.0f, 0.0f, low);
     for (int s = 0; s < AQ_TILE; s++)
         low[s] *= step[s];
     return (aq_kv_rows){list_rows(kv, zeros + AQ_TILE, AQ_TILE, kv->d_head, work), step, low};
-}
-
-static void ask(const uint8_t *from, int64_t bytes) {
-    for (int64_t at = 0; at < bytes; at += LINE_BYTES)
-        __builtin_prefetch(from + at);
-}
-
-void aq_kv_ask_keys(const aq_kv_view *kv, int64_t tile, int g) {
-    if (!aq_kv_is_open(kv, tile)) ask(key_block(kv, tile, g), aq_kv_key_bytes(kv));
-}
-
-void aq_kv_ask_values(const aq_kv_view *kv, int64_t tile, int g) {
-    if (!aq_kv_is_open(kv, tile)) ask(value_block(kv, tile, g), aq_kv_value_bytes(kv));
 }

@@ -1,5 +1,5 @@
 /* Private to kernels/: blocks of a cache back to f32, one tile of one KV head at a time.
- * kv_append.h says what a block holds. Coded types only, and closed tiles, but for the first two.
+ * kv_append.h says what a block holds. Coded types only, and closed tiles, but for blocks.
  * All Local; `work` is the caller's, aq_decode_work_bytes of it. */
 #ifndef AQ_KERNELS_KV_DECODE_H
 #define AQ_KERNELS_KV_DECODE_H
@@ -11,6 +11,10 @@
 static inline bool aq_kv_is_open(const aq_kv_view *kv, int64_t tile) {
     return kv->open_keys && tile == kv->open_tile;
 }
+
+/* The block of keys or values of a tile, of any type. */
+const uint8_t *aq_kv_key_block(const aq_kv_view *kv, int64_t tile, int g);
+const uint8_t *aq_kv_value_block(const aq_kv_view *kv, int64_t tile, int g);
 
 /* Working memory, 64-byte aligned, that the functions below need. */
 int64_t aq_decode_work_bytes(const aq_kv_view *kv);
@@ -46,9 +50,5 @@ aq_kv_rows aq_kv_key_rows(const aq_simd *simd, const aq_kv_view *kv, int64_t til
  * scales of keys in place, but not their rows. */
 aq_kv_rows aq_kv_value_rows(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g,
                             void *work);
-
-/* Asks memory for the keys or the values of a tile, or for nothing if it is open. */
-void aq_kv_ask_keys(const aq_kv_view *kv, int64_t tile, int g);
-void aq_kv_ask_values(const aq_kv_view *kv, int64_t tile, int g);
 
 #endif

@@ -26,6 +26,8 @@ AQ_INLINE void panel_block(const aq_panel_args *args, int64_t row, int64_t col, 
                            int n_vec, bool half) {
     const float *a = args->a + row * args->a_stride;
     float *c = args->c + row * args->c_stride + col;
+    const void *next = row == 0 ? args->next : NULL;
+    const int size = half ? 2 : 4;
     aq_v sum[PANEL_ROWS][4];
     for (int r = 0; r < n_row; r++)
         for (int v = 0; v < n_vec; v++)
@@ -34,6 +36,7 @@ AQ_INLINE void panel_block(const aq_panel_args *args, int64_t row, int64_t col, 
                                    : aq_v_set1(0.0f);
     for (int64_t i = 0; i < args->n_in; i++) {
         aq_v b[4];
+        ask_ahead(next, (i * args->b_stride + col) * size, n_vec * AQ_LANES * size);
         for (int v = 0; v < n_vec; v++)
             b[v] = load_either(args->b, half, i * args->b_stride + col + v * AQ_LANES);
         for (int r = 0; r < n_row; r++) {

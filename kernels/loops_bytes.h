@@ -54,8 +54,10 @@ AQ_INLINE void mix_bytes_block(const aq_mix_bytes_args *args, const bytes_part *
                               : aq_v_fma(aq_v_set1(bytes_keep(args, part, r)),
                                          aq_v_load(c + r * args->c_stride + v * AQ_LANES),
                                          aq_v_set1(part->start[r]));
+    const uint8_t *next = part->row == 0 ? args->next : NULL;
     for (int j = 0; j < part->n; j++) {
         const uint8_t *codes = args->rows[part->from + j] + col;
+        ask_ahead(next, (int64_t)(part->from + j) * args->n_out + col, n_vec * AQ_LANES);
         aq_v b[4];
         for (int v = 0; v < n_vec; v++)
             b[v] = aq_v_from_int(aq_vi_load_u8(codes + v * AQ_LANES));
@@ -128,6 +130,7 @@ AQ_INLINE void dot_bytes_token(const aq_dot_bytes_args *args, const bytes_part *
     aq_v sum[BYTE_ROWS];
     for (int r = 0; r < n_row; r++)
         sum[r] = aq_v_set1(0.0f);
+    ask_ahead(part->row == 0 ? args->next : NULL, (int64_t)j * args->n_in + part->from, part->n);
     int i = 0;
     for (; i + AQ_LANES <= part->n; i += AQ_LANES) {
         const aq_v code = aq_v_from_int(aq_vi_load_u8(codes + i));

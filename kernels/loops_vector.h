@@ -7,6 +7,15 @@
 /* Compiled with constant arguments wherever it is called. */
 #define AQ_INLINE static inline __attribute__((always_inline))
 
+#define AQ_LINE_BYTES 64
+
+/* Asks memory for what lies at `next`, if anything, to come to the nearest cache. */
+AQ_INLINE void ask_ahead(const void *next, int64_t at, int bytes) {
+    if (!next) return;
+    for (int line = 0; line < bytes; line += AQ_LINE_BYTES)
+        __builtin_prefetch((const char *)next + at + line);
+}
+
 /* The first n < AQ_LANES floats at p, zeros behind them; and the same for a store. */
 static inline aq_v aq_v_load_part(const float *p, int64_t n) {
     float lane[AQ_LANES] = {0};

@@ -56,6 +56,8 @@ typedef struct {
     const float *keep; /* [n_row]; NULL: 0, and c is not read */
     float *c;          /* c_stride from one row to the next */
     int64_t c_stride;
+    const void *next; /* as large as b, read soon after: memory is asked for it on the way, a piece
+                         for each piece of b, so that it is there when it is needed. Or NULL */
 } aq_panel_args;
 
 /* A scaled vector: y[i] (+)= (x[i] - shift) * scale * w[i] + b[i]. */
@@ -95,6 +97,7 @@ typedef struct {
     int n_row;
     float *y; /* [n_row, n], y_stride from one row to the next */
     int64_t y_stride;
+    const uint8_t *next; /* [n, n_in] read soon after (aq_panel_args), or NULL */
 } aq_dot_bytes_args;
 
 /* Across the rows, as for values of tokens or scores of keys by column, with a step and low for
@@ -111,6 +114,7 @@ typedef struct {
     const float *keep; /* [n_row]; NULL: 0, and c is not read */
     float *c;          /* [n_row, n_out], c_stride from one row to the next */
     int64_t c_stride;
+    const uint8_t *next; /* [n, n_out] read soon after (aq_panel_args), or NULL */
 } aq_mix_bytes_args;
 
 /* The weight of tokens for a group: w[s] = the largest over the rows r of exp(z[r, s] - m[r] -
