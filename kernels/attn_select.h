@@ -54,6 +54,9 @@ typedef struct {
     /* [n_q, n_kv_head, 3]: tokens seen here, of these attended to, and tiles that have one of
      * these; or NULL. */
     int32_t *counts;
+    /* [2], or NULL: nanoseconds that making z, and finding x, took are added. Only where the team
+     * shares one query, as in decode: with many queries each member is somewhere else. */
+    int64_t *phase_ns;
 } aq_attn_select_args;
 
 /* Bytes of `work` with which all of n_thread threads can work on shards of n_tile tiles. Less is

@@ -7,6 +7,7 @@
 
 #include "kernels/attn_select_parts.h"
 #include "src/base/arena.h"
+#include "src/base/clock.h"
 
 /* Blocks a member must find on average, or their unequal lengths leave members idle. */
 #define BLOCKS_PER_MEMBER 4
@@ -203,19 +204,33 @@ static void join_parts(const aq_select_task *task, int n_thread) {
     }
 }
 
+static void add_phases(const aq_select_task *task, int64_t begin_ns, int64_t scanned_ns) {
+    if (!task->args->phase_ns) return;
+    task->args->phase_ns[0] += scanned_ns - begin_ns;
+    task->args->phase_ns[1] += aq_clock_ns() - scanned_ns;
+}
+
+/* z of the shared query, and x. */
+static void share_choice(aq_select_task *task, int n_thread) {
+    aq_threads *team = task->cpu->threads;
+    const int64_t begin_ns = aq_clock_ns();
+    aq_threads_run(team, scan_share, task);
+    join_totals(task, n_thread);
+    const int64_t scanned_ns = aq_clock_ns();
+    aq_threads_run(team, weigh_share, task);
+    start_searches(task, n_thread);
+    do {
+        aq_threads_run(team, try_share, task);
+    } while (!narrow_searches(task, n_thread));
+    add_phases(task, begin_ns, scanned_ns);
+}
+
 /* One query after the other, each shared by the team. */
 static void share_queries(aq_select_task *task, int n_thread) {
     aq_threads *team = task->cpu->threads;
     for (task->t = 0; task->t < task->args->n_q; task->t++) {
-        if (aq_select_by_mass(task) && aq_select_view_of(task->args, task->t).n_seen > 0) {
-            aq_threads_run(team, scan_share, task);
-            join_totals(task, n_thread);
-            aq_threads_run(team, weigh_share, task);
-            start_searches(task, n_thread);
-            do {
-                aq_threads_run(team, try_share, task);
-            } while (!narrow_searches(task, n_thread));
-        }
+        if (aq_select_by_mass(task) && aq_select_view_of(task->args, task->t).n_seen > 0)
+            share_choice(task, n_thread);
         aq_threads_run(team, attend_share, task);
         join_parts(task, n_thread);
     }

@@ -16,7 +16,7 @@ static aq_rank_facts describe(const aq_comm *comm, const aq_session *session) {
                            .sent_bytes = stats.sent_bytes,
                            .n_exchange = stats.n_exchange,
                            .matmul_ns = stats.matmul_ns,
-                           .attend_ns = stats.attend_ns,
+                           .attend_ns = stats.attend_ns + stats.merge_ns,
                            .exchange_ns = stats.exchange_ns,
                            .project_ns = stats.project_ns,
                            .other_ns = stats.other_ns};

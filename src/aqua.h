@@ -159,7 +159,10 @@ typedef struct {
      * share of the exact softmax's mass that was attended to, and their number. */
     double mass_sum;
     int64_t n_mass;
-    int64_t matmul_ns, attend_ns, exchange_ns, project_ns, other_ns;
+    int64_t matmul_ns, attend_ns, merge_ns, exchange_ns, project_ns, other_ns;
+    /* Parts of attend_ns with select, in steps of few queries: over the codes of all tokens, and
+     * finding the bound of those that are attended to. */
+    int64_t scan_ns, choose_ns;
 } aq_session_stats;
 
 /* Local. */

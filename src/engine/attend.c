@@ -35,12 +35,13 @@ static void attend_all(const aq_session *session, const aq_attn_partial_args *sc
 }
 
 /* step->part = the queries of the step against the tokens that the selector chooses. */
-static void attend_selected(const aq_session *session, int layer, const float *q) {
+static void attend_selected(aq_session *session, int layer, const float *q) {
     const aq_engine *engine = session->engine;
     const aq_session_options *options = &session->options;
     const aq_step *step = &session->step;
     const aq_kv_tiles tiles = aq_session_tiles(session, layer);
     const int64_t row = (int64_t)layer * engine->config.n_kv_head * engine->config.d_head;
+    int64_t phase_ns[2] = {0, 0};
     engine->be->ops->attn_select(
         engine->be,
         &(aq_attn_select_args){.q = q,
@@ -61,7 +62,10 @@ static void attend_selected(const aq_session *session, int layer, const float *q
                                .work = step->select_work,
                                .work_bytes = session->shape.select_bytes,
                                .part = step->part,
-                               .counts = step->counts});
+                               .counts = step->counts,
+                               .phase_ns = phase_ns});
+    session->stats.scan_ns += phase_ns[0];
+    session->stats.choose_ns += phase_ns[1];
 }
 
 /* Bytes of one token's partial results: (o, m, l) of every head. */
@@ -155,8 +159,9 @@ aq_status aq_attend(aq_session *session, int layer, aq_attend_way way) {
         attend_selected(session, layer, q);
     else
         attend_all(session, &scores, step->part);
-    if (!aq_model_windowed(config, layer)) aq_traffic_add(session, layer, &score, q, dims);
     now = aq_session_lap(&stats->attend_ns, now);
+    if (!aq_model_windowed(config, layer)) aq_traffic_add(session, layer, &score, q, dims);
+    now = aq_session_lap(&stats->other_ns, now);
     AQ_TRY(exchange_parts(session, way, step->part, step->parts));
     now = aq_session_lap(&stats->exchange_ns, now);
     if (score.selects && session->options.measure_mass) AQ_TRY(measure_mass(session, way, &scores));
@@ -167,6 +172,6 @@ aq_status aq_attend(aq_session *session, int layer, aq_attend_way way) {
                                                   .out = step->mixed,
                                                   .ml = evicts ? step->ml : NULL});
     if (evicts) AQ_TRY(aq_evict_after(session, layer, way, &scores));
-    aq_session_lap(&stats->attend_ns, now);
+    aq_session_lap(&stats->merge_ns, now);
     return AQ_OK;
 }
