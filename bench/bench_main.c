@@ -9,6 +9,8 @@ static aq_status run(const aq_bench_options *options, aq_comm *world, bool *vali
         return AQ_OK;
     }
     switch (options->command) {
+    case AQ_BENCH_KERNELS:
+        return aq_bench_kernels(options, world, valid);
     case AQ_BENCH_STRONG:
         return aq_bench_strong(options, world, valid);
     case AQ_BENCH_BREAKEVEN:

@@ -7,11 +7,15 @@
 
 #include "src/base/kv_type.h"
 
-#define DECODE AQ_BENCH_DECODE
-#define STRONG AQ_BENCH_STRONG
-#define EVEN   AQ_BENCH_BREAKEVEN
-#define BOTH   (DECODE | STRONG)
-#define ALL    (BOTH | EVEN)
+#define DECODE  AQ_BENCH_DECODE
+#define STRONG  AQ_BENCH_STRONG
+#define EVEN    AQ_BENCH_BREAKEVEN
+#define PREFILL AQ_BENCH_PREFILL
+#define KERNELS AQ_BENCH_KERNELS
+#define DEPTHS  (DECODE | PREFILL) /* benchmarks of a model behind a depth */
+#define LANES   (DEPTHS | STRONG)
+#define MODEL   (LANES | EVEN)
+#define ALL     (MODEL | KERNELS)
 
 typedef enum { FLAG, TEXT, INTEGER, REAL, LIST, WAYS } option_kind;
 
@@ -31,15 +35,26 @@ typedef struct {
 #define CACHE_TYPES "f32|bf16|q8|q6|q5|q5m|q4"
 
 static const option table[] = {
-    {"-m", "--model", TEXT, AT(model), ALL, "FILE", NULL, 0, 0, "model file (GGUF)"},
-    {"", "--projection", TEXT, AT(projection), ALL, "FILE", NULL, 0, 0,
+    {"-m", "--model", TEXT, AT(model), MODEL, "FILE", NULL, 0, 0, "model file (GGUF)"},
+    {"", "--projection", TEXT, AT(projection), MODEL, "FILE", NULL, 0, 0,
      "projection file, needed to measure aqua and select"},
-    {"-f", "--file", TEXT, AT(file), ALL, "FILE", NULL, 0, 0,
+    {"-f", "--file", TEXT, AT(file), MODEL, "FILE", NULL, 0, 0,
      "text whose tokens are prefilled and decoded"},
     {"-d", "--depth", LIST, AT(depths), DECODE, "N,N", "0,512", 0, TOKENS_MAX,
      "tokens of context in front of the decoded ones"},
     {"-p", "--n-prompt", LIST, AT(prefills), DECODE, "N,N", NULL, 1, TOKENS_MAX,
-     "prefill this many tokens and decode none"},
+     "time the prefill of this many tokens as well"},
+    {"-p", "--n-prompt", LIST, AT(prefills), PREFILL, "N,N", "512", 1, TOKENS_MAX,
+     "tokens prefilled, each number behind each depth"},
+    {"-d", "--depth", LIST, AT(depths), PREFILL, "N,N", "0", 0, TOKENS_MAX,
+     "tokens of context in front of them"},
+    {"", "--phases", FLAG, AT(phases), DEPTHS, NULL, NULL, 0, 0,
+     "a second table: where the time of a token goes"},
+    {"", "--contexts", LIST, AT(contexts), KERNELS, "N,N", "4096,16384,0", 0, TOKENS_MAX,
+     "tokens of a cache; 0: so many that it is twice the last-level cache"},
+    {"", "--copies", INTEGER, AT(n_copy), KERNELS, "N", "8", 1, 1024,
+     "caches taken in turns, as the layers of a model are; of the longest ones fewer"},
+    {"", "--only", TEXT, AT(only), KERNELS, "NAME", NULL, 0, 0, "kernels whose names begin so"},
     {"-c", "--ctx-size", INTEGER, AT(n_ctx), STRONG, "N", "2048", 1, TOKENS_MAX,
      "tokens prefilled, the same for any number of ranks"},
     {"", "--ranks", LIST, AT(ranks), STRONG, "N,N", NULL, 1, 1e6,
@@ -48,35 +63,35 @@ static const option table[] = {
      "rising numbers of tokens in front of the decoded ones"},
     {"", "--store", FLAG, AT(store), EVEN, NULL, NULL, 0, 0,
      "write the break-even of aqua and select into the projection file"},
-    {"-n", "--n-gen", INTEGER, AT(n_decode), ALL, "N", "32", 1, 1e6,
+    {"-n", "--n-gen", INTEGER, AT(n_decode), DECODE | STRONG | EVEN, "N", "32", 1, 1e6,
      "tokens decoded in one repetition"},
     {"-r", "--repetitions", INTEGER, AT(n_repeat), ALL, "N", "5", 1, 10000,
      "timed repetitions, after one that is not timed"},
     {"-t", "--threads", INTEGER, AT(n_thread), ALL, "N", "0", 0, 1024,
      "threads of each rank; 0: its share of the processors"},
-    {"-b", "--batch-size", INTEGER, AT(n_batch), ALL, "N", "2048", 1, TOKENS_MAX,
+    {"-b", "--batch-size", INTEGER, AT(n_batch), MODEL, "N", "2048", 1, TOKENS_MAX,
      "tokens of one prefill chunk, over all ranks"},
-    {"-ctk", "--cache-type-k", TEXT, AT(key_type), ALL, CACHE_TYPES, NULL, 0, 0,
+    {"-ctk", "--cache-type-k", TEXT, AT(key_type), MODEL, CACHE_TYPES, NULL, 0, 0,
      "how keys are stored; default: q8 with select, else bf16"},
-    {"-ctv", "--cache-type-v", TEXT, AT(value_type), ALL, CACHE_TYPES, NULL, 0, 0,
+    {"-ctv", "--cache-type-v", TEXT, AT(value_type), MODEL, CACHE_TYPES, NULL, 0, 0,
      "how values are stored; default: q8 with select, else bf16"},
-    {"", "--attn", WAYS, AT(attn), BOTH, "WAY,WAY", NULL, 0, 0,
+    {"", "--attn", WAYS, AT(attn), LANES, "WAY,WAY", NULL, 0, 0,
      "ways of attention: dense, aqua, select; default: all with a --projection, else dense"},
-    {"", "--mass", REAL, AT(mass), ALL, "X", "0.98", 1e-6, 1,
+    {"", "--mass", REAL, AT(mass), MODEL, "X", "0.98", 1e-6, 1,
      "select: share of the softmax that the chosen tokens hold"},
-    {"", "--sinks", INTEGER, AT(n_sink), ALL, "N", "4", 0, TOKENS_MAX,
+    {"", "--sinks", INTEGER, AT(n_sink), MODEL, "N", "4", 0, TOKENS_MAX,
      "select: first tokens, always chosen"},
-    {"", "--recent", INTEGER, AT(n_recent), ALL, "N", "64", 0, TOKENS_MAX,
+    {"", "--recent", INTEGER, AT(n_recent), MODEL, "N", "64", 0, TOKENS_MAX,
      "select: newest tokens, always chosen"},
-    {"", "--selector", TEXT, AT(selector), ALL, "LAYOUT", NULL, 0, 0,
+    {"", "--selector", TEXT, AT(selector), MODEL, "LAYOUT", NULL, 0, 0,
      "select: codes as columns x bits (16x4,32x2,16x1); default: the projection's"},
-    {"", "--prefill", TEXT, AT(prefill), ALL, "dense|same", "dense", 0, 0,
+    {"", "--prefill", TEXT, AT(prefill), MODEL, "dense|same", "dense", 0, 0,
      "select: attention of the prefilled tokens themselves"},
-    {"", "--k-ratio", REAL, AT(k_ratio), ALL, "X", "0.75", 1e-6, 1,
+    {"", "--k-ratio", REAL, AT(k_ratio), MODEL, "X", "0.75", 1e-6, 1,
      "aqua: share of dimensions that decide"},
-    {"", "--s-ratio", REAL, AT(s_ratio), ALL, "X", "1", 1e-6, 1,
+    {"", "--s-ratio", REAL, AT(s_ratio), MODEL, "X", "1", 1e-6, 1,
      "aqua: share of key columns stored at all"},
-    {"", "--rank-by", TEXT, AT(rank_by), ALL, "magnitude|energy|static", "energy", 0, 0,
+    {"", "--rank-by", TEXT, AT(rank_by), MODEL, "magnitude|energy|static", "energy", 0, 0,
      "aqua: abs(q), abs(q) times the column's spread, or the leading ones"},
     {"-o", "--output", TEXT, AT(format), ALL, "md|jsonl", "md", 0, 0,
      "on stdout: a Markdown table, or JSON lines"},
@@ -92,7 +107,11 @@ static const struct {
     const char *what;
 } commands[] = {
     {"decode", AQ_BENCH_DECODE,
-     "Times prefill and decode at several depths of context, ways of attention taking turns."},
+     "Times decode at several depths of context, ways of attention taking turns."},
+    {"prefill", AQ_BENCH_PREFILL,
+     "Times prefill of several lengths at several depths, ways of attention taking turns."},
+    {"kernels", AQ_BENCH_KERNELS,
+     "Times attention and matrix-vector kernels alone, on caches and weights made up for it."},
     {"strong", AQ_BENCH_STRONG,
      "Times one context on 1, 2, ... of the ranks, after checking each against one rank."},
     {"breakeven", AQ_BENCH_BREAKEVEN,
@@ -216,6 +235,7 @@ static aq_status check_lists(const aq_bench_options *options) {
 static aq_status check(const aq_bench_options *options) {
     const bool projects = options->attn & ~(1u << AQ_ATTN_DENSE);
     aq_code_layout codes;
+    if (options->command == AQ_BENCH_KERNELS) return AQ_OK;
     if (!options->model) return aq_fail(AQ_ERR_USAGE, "give a model with -m");
     if (!options->file) return aq_fail(AQ_ERR_USAGE, "give a text with -f");
     if (projects && !options->projection)
@@ -234,8 +254,6 @@ static void fill_in(aq_bench_options *options) {
 
 aq_status aq_bench_options_parse(int argc, char **argv, aq_bench_options *out) {
     memset(out, 0, sizeof *out);
-    for (int i = 0; i < N_OPTION; i++)
-        if (table[i].fallback) AQ_TRY(set(&table[i], table[i].fallback, out));
     const char *word = argc > 1 ? argv[1] : "--help";
     if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0) {
         out->help = true;
@@ -244,8 +262,12 @@ aq_status aq_bench_options_parse(int argc, char **argv, aq_bench_options *out) {
     for (int i = 0; i < N_COMMAND; i++)
         if (strcmp(commands[i].name, word) == 0) out->command = commands[i].command;
     if (out->command == AQ_BENCH_NONE)
-        return aq_fail(AQ_ERR_USAGE, "\"%s\" is no benchmark; choose decode, strong or breakeven",
-                       word);
+        return aq_fail(
+            AQ_ERR_USAGE,
+            "\"%s\" is no benchmark; choose decode, prefill, kernels, strong or breakeven", word);
+    for (int i = 0; i < N_OPTION; i++)
+        if (table[i].fallback && (table[i].commands & out->command))
+            AQ_TRY(set(&table[i], table[i].fallback, out));
     for (int i = 2; i < argc; i++) {
         const option *o = find(argv[i], out->command);
         if (!o)
@@ -261,20 +283,22 @@ aq_status aq_bench_options_parse(int argc, char **argv, aq_bench_options *out) {
 }
 
 void aq_bench_options_help(const aq_bench_options *options, FILE *to) {
-    fprintf(to,
-            "usage: mpirun -n RANKS aqua-dist-bench COMMAND -m MODEL -f TEXTFILE [options]\n\n");
+    fprintf(to, "usage: mpirun -n RANKS aqua-dist-bench COMMAND -m MODEL -f TEXTFILE [options]\n"
+                "       aqua-dist-bench kernels [options]\n\n");
     for (int i = 0; i < N_COMMAND; i++)
         if (!options->command || options->command == commands[i].command)
             fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].what);
     if (options->command == AQ_BENCH_NONE)
         fprintf(to, "\naqua-dist-bench COMMAND --help lists the options.\n");
+    int n_shown = 0;
     for (int i = 0; i < N_OPTION; i++) {
         const option *o = &table[i];
         char left[80];
         if (!(o->commands & options->command)) continue;
+        if (n_shown++ == 0) fputc('\n', to);
         snprintf(left, sizeof left, "%s%s%s%s%s", o->brief, o->brief[0] ? " " : "", o->name,
                  o->value ? " " : "", o->value ? o->value : "");
-        fprintf(to, "%s  %-34s %s", i == 0 ? "\n" : "", left, o->help);
+        fprintf(to, "  %-34s %s", left, o->help);
         if (o->fallback) fprintf(to, " (default %s)", o->fallback);
         fputc('\n', to);
     }

@@ -13,7 +13,9 @@ typedef enum {
     AQ_BENCH_NONE = 0,
     AQ_BENCH_DECODE = 1,
     AQ_BENCH_STRONG = 2,
-    AQ_BENCH_BREAKEVEN = 4
+    AQ_BENCH_BREAKEVEN = 4,
+    AQ_BENCH_PREFILL = 8,
+    AQ_BENCH_KERNELS = 16
 } aq_bench_command;
 
 #define AQ_BENCH_LIST_MAX 64
@@ -29,8 +31,12 @@ typedef struct {
     aq_bench_command command;
     bool help;
     const char *model, *projection, *file;
-    aq_bench_list depths;   /* decode: context in front of the decoded tokens */
-    aq_bench_list prefills; /* decode: lengths of which only the prefill is timed */
+    aq_bench_list depths;   /* decode, prefill: context in front of the timed tokens */
+    aq_bench_list prefills; /* decode, prefill: lengths of which only the prefill is timed */
+    bool phases;            /* decode, prefill: a second table */
+    aq_bench_list contexts; /* kernels: tokens of a cache; 0: too many for the last-level cache */
+    int64_t n_copy;         /* kernels: caches taken in turns */
+    const char *only;       /* kernels: those whose names begin so; NULL: all */
     aq_bench_list ranks;    /* strong */
     aq_bench_list lengths;  /* breakeven: context in front of the decoded tokens */
     bool store;             /* breakeven: into the projection file */

@@ -14,16 +14,47 @@ aq_status aq_bench_table_open(const aq_bench_options *options, const char *host,
     *out = (aq_bench_table){.markdown = strcmp(options->format, "md") == 0,
                             .scaling = options->command == AQ_BENCH_STRONG,
                             .ratio = options->command == AQ_BENCH_BREAKEVEN,
+                            .kernels = options->command == AQ_BENCH_KERNELS,
                             .path = options->jsonl,
                             .host = host};
     aq_machine_cpu(out->cpu, sizeof out->cpu);
+    if (options->phases) {
+        out->phases = open_memstream(&out->phases_text, &out->phases_bytes);
+        if (!out->phases) return aq_fail(AQ_ERR_MEMORY, "no memory for the table of phases");
+    }
     if (!options->jsonl) return AQ_OK;
     out->file = fopen(options->jsonl, "a");
     if (out->file) return AQ_OK;
     return aq_fail(AQ_ERR_IO, "cannot append to %s: %s", options->jsonl, strerror(errno));
 }
 
+void aq_bench_table_drop(aq_bench_table *table) {
+    if (table->phases) fclose(table->phases);
+    free(table->phases_text);
+    if (table->file) fclose(table->file);
+    table->phases = table->file = NULL;
+    table->phases_text = NULL;
+}
+
+/* Prints the table of phases and ends its stream. */
+static void print_phases(aq_bench_table *table) {
+    if (!table->phases) return;
+    fclose(table->phases);
+    printf(
+        "\nMicroseconds a token, mean over repetitions and ranks:\n\n| test | attn | keys | all |");
+    for (int i = 0; i < AQ_PHASES; i++)
+        printf(" %s |", aq_phase_name(i));
+    printf(" weights, GB/s | cache, GB/s | all, GB/s |\n|---|---|---|--:|");
+    for (int i = 0; i < AQ_PHASES + 3; i++)
+        printf("--:|");
+    printf("\n%s", table->phases_text);
+    free(table->phases_text);
+    table->phases = NULL;
+    table->phases_text = NULL;
+}
+
 aq_status aq_bench_table_close(aq_bench_table *table) {
+    print_phases(table);
     FILE *file = table->file;
     table->file = NULL;
     if (!file) return AQ_OK;
@@ -32,8 +63,23 @@ aq_status aq_bench_table_close(aq_bench_table *table) {
     return aq_fail(AQ_ERR_IO, "cannot write all rows to %s", table->path);
 }
 
+void aq_bench_test_name(bool decode, int64_t n, int64_t depth, char *out, size_t bytes) {
+    const int end = snprintf(out, bytes, "%s%" PRId64, decode ? "tg" : "pp", n);
+    if (depth > 0) snprintf(out + end, bytes - (size_t)end, " @ d%" PRId64, depth);
+}
+
 void aq_bench_table_head(const aq_bench_table *table) {
     if (!table->markdown) return;
+    if (table->bandwidth.bytes_per_s > 0)
+        printf("%s: reads %.1f GB/s (%" PRId64 " MiB, the fastest of %d passes)\n\n", table->cpu,
+               table->bandwidth.bytes_per_s * 1e-9, table->bandwidth.bytes >> 20,
+               table->bandwidth.n_pass);
+    if (table->kernels) {
+        printf("| kernel | device | type | shape | context | copies | attended | "
+               "µs, median (range) | read, MiB | GB/s | of the machine | scan, µs | choose, µs | "
+               "check |\n|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n");
+        return;
+    }
     printf("| test | attn | keys | ranks | threads | t/s, mean ± sd | t/s, median | exchange | "
            "sent, KiB/token | cache, MiB/rank | attended | moved, B |%s%s check |\n",
            table->scaling ? " speed-up | efficiency | max delta |" : "",
@@ -58,7 +104,12 @@ static void write_way(const aq_lane *lane, char *out, size_t bytes) {
 }
 
 static double exchange_share(const aq_series *series) {
-    return series->wall_s > 0 ? series->exchange_s / series->wall_s : 0;
+    return series->wall_s > 0 ? series->phase_s[AQ_PHASE_EXCHANGE] / series->wall_s : 0;
+}
+
+/* Of a sum over repetitions in seconds, microseconds a token. */
+static double us_per_token(const aq_series *series, double seconds) {
+    return seconds * 1e6 / ((double)series->n_tok * series->n_sample);
 }
 
 static double sent_per_token(const aq_series *series) {
@@ -68,6 +119,63 @@ static double sent_per_token(const aq_series *series) {
 /* Of a count, per visible (query, token) pair; 0 if there was none. */
 static double per_pair(const aq_series *series, double n) {
     return series->n_pair > 0 ? n / series->n_pair : 0;
+}
+
+/* Bytes a second, of all ranks together, at which decode read weights and cache, each in the time
+ * of the phases that need it, and both in the time of the whole. */
+typedef struct {
+    double weights, cache, all;
+} read_rates;
+
+static read_rates rates_of(const aq_bench_row *row) {
+    const aq_series *series = row->series;
+    const aq_weight_reads *reads = &row->lane->weights;
+    const double *s = series->phase_s;
+    const double n_tok = (double)series->n_tok * series->n_sample, n_rank = row->engine->n_rank;
+    const double weights = n_tok * ((double)reads->layers * n_rank + (double)reads->output);
+    const double scores_s = s[AQ_PHASE_SCAN] + s[AQ_PHASE_CHOOSE] + s[AQ_PHASE_ATTEND];
+    return (read_rates){.weights = weights / (s[AQ_PHASE_MATVEC] + n_rank * s[AQ_PHASE_LOGITS]),
+                        .cache = scores_s > 0 ? series->n_byte_moved / scores_s : 0,
+                        .all = (weights + series->n_byte_moved) / series->wall_s};
+}
+
+static bool is_decode(const aq_bench_row *row) {
+    return row->series == &row->lane->decode;
+}
+
+static void add_phases(const aq_bench_table *table, const aq_bench_row *row) {
+    FILE *to = table->phases;
+    const aq_series *series = row->series;
+    char attn[64];
+    if (!to) return;
+    write_way(row->lane, attn, sizeof attn);
+    fprintf(to, "| %s | %s | %s | %.1f |", row->test, attn,
+            aq_kv_type_name(row->lane->options.key_type), us_per_token(series, series->wall_s));
+    for (int i = 0; i < AQ_PHASES; i++)
+        fprintf(to, " %.1f |", us_per_token(series, series->phase_s[i]));
+    if (is_decode(row)) {
+        const read_rates rates = rates_of(row);
+        fprintf(to, " %.1f | %.1f | %.1f |\n", rates.weights * 1e-9, rates.cache * 1e-9,
+                rates.all * 1e-9);
+    } else
+        fprintf(to, " | | |\n");
+}
+
+static void describe_phases(aq_report *report, const aq_bench_row *row) {
+    const aq_series *series = row->series;
+    aq_report_group(report, "phases_us");
+    for (int i = 0; i < AQ_PHASES; i++)
+        aq_report_real(report, aq_phase_name(i), us_per_token(series, series->phase_s[i]));
+    aq_report_end(report);
+    if (!is_decode(row)) return;
+    const read_rates rates = rates_of(row);
+    aq_report_int(report, "weights_bytes_per_token",
+                  row->lane->weights.layers * row->engine->n_rank + row->lane->weights.output);
+    aq_report_real(report, "cache_bytes_per_token",
+                   series->n_byte_moved / (double)series->n_tok / series->n_sample);
+    aq_report_real(report, "weights_gbs", rates.weights * 1e-9);
+    aq_report_real(report, "cache_gbs", rates.cache * 1e-9);
+    aq_report_real(report, "all_gbs", rates.all * 1e-9);
 }
 
 static void print_markdown(const aq_bench_row *row, const aq_statistics *tps) {
@@ -97,15 +205,22 @@ static void describe_select(aq_report *report, const aq_lane *lane) {
     aq_report_text(report, "prefill", lane->options.dense_prefill ? "dense" : "same");
 }
 
-static void describe_setting(aq_report *report, const aq_bench_table *table,
-                             const aq_engine_info *engine, const aq_lane *lane) {
+void aq_bench_table_describe(const aq_bench_table *table, const char *isa, int n_rank, int n_thread,
+                             aq_report *report) {
     aq_report_int(report, "schema_version", AQ_BENCH_SCHEMA_VERSION);
     aq_report_text(report, "commit", AQUA_COMMIT);
     aq_report_text(report, "host", table->host);
     aq_report_text(report, "cpu", table->cpu);
-    aq_report_text(report, "isa", engine->isa);
-    aq_report_int(report, "ranks", engine->n_rank);
-    aq_report_int(report, "threads", engine->n_thread);
+    aq_report_text(report, "isa", isa);
+    aq_report_int(report, "ranks", n_rank);
+    aq_report_int(report, "threads", n_thread);
+    if (table->bandwidth.bytes_per_s > 0)
+        aq_report_real(report, "machine_gbs", table->bandwidth.bytes_per_s * 1e-9);
+}
+
+static void describe_setting(aq_report *report, const aq_bench_table *table,
+                             const aq_engine_info *engine, const aq_lane *lane) {
+    aq_bench_table_describe(table, engine->isa, engine->n_rank, engine->n_thread, report);
     aq_report_text(report, "model", engine->name);
     aq_report_int(report, "weights_bytes", engine->weights_bytes);
     aq_report_text(report, "attn", attn_name(lane));
@@ -147,33 +262,21 @@ static void describe_result(aq_report *report, const aq_bench_row *row, const aq
         aq_report_real(report, "ratio_least", row->ratio->least);
         aq_report_real(report, "ratio_most", row->ratio->most);
     }
-    aq_report_int(report, "valid", row->valid);
-}
-
-/* Takes the layout out of a JSON document: inside strings line ends and tabs are escaped, so those
- * that stand there are layout. */
-static void to_one_line(char *text) {
-    char *to = text;
-    for (const char *from = text; *from; from++)
-        if (*from != '\n' && *from != '\t') *to++ = *from;
-    *to = '\0';
-}
-
-/* Writes a document, which may lack memory, as one line to where JSON lines go. */
-static aq_status print_line(const aq_bench_table *table, const aq_report *report) {
-    char *text = aq_report_print(report);
-    if (!text) return aq_fail(AQ_ERR_MEMORY, "no memory for a row");
-    to_one_line(text);
-    if (!table->markdown) printf("%s\n", text);
-    const bool failed = table->file && fprintf(table->file, "%s\n", text) < 0;
-    free(text);
-    return failed ? aq_fail(AQ_ERR_IO, "cannot append to %s: %s", table->path, strerror(errno))
-                  : AQ_OK;
 }
 
 static aq_status flush(void) {
     if (fflush(stdout) == 0) return AQ_OK;
     return aq_fail(AQ_ERR_IO, "cannot write to standard output");
+}
+
+aq_status aq_bench_table_line(const aq_bench_table *table, const aq_report *report) {
+    char *text = aq_report_print_line(report);
+    if (!text) return aq_fail(AQ_ERR_MEMORY, "no memory for a row");
+    if (!table->markdown) printf("%s\n", text);
+    const bool failed = table->file && fprintf(table->file, "%s\n", text) < 0;
+    free(text);
+    if (failed) return aq_fail(AQ_ERR_IO, "cannot append to %s: %s", table->path, strerror(errno));
+    return flush();
 }
 
 static aq_status print_json(const aq_bench_table *table, const aq_bench_row *row,
@@ -182,7 +285,9 @@ static aq_status print_json(const aq_bench_table *table, const aq_bench_row *row
     AQ_TRY(aq_report_open(&report));
     describe_setting(report, table, row->engine, row->lane);
     describe_result(report, row, tps);
-    const aq_status status = print_line(table, report);
+    describe_phases(report, row);
+    aq_report_int(report, "valid", row->valid);
+    const aq_status status = aq_bench_table_line(table, report);
     aq_report_close(report);
     return status;
 }
@@ -195,6 +300,7 @@ aq_status aq_bench_table_add(const aq_bench_table *table, const aq_bench_row *ro
                                                   (double)series->n_tok, rates);
     free(rates);
     if (table->markdown) print_markdown(row, &tps);
+    add_phases(table, row);
     if (!table->markdown || table->file) AQ_TRY(print_json(table, row, &tps));
     return flush();
 }
@@ -210,7 +316,7 @@ static aq_status conclude_json(const aq_bench_table *table, const aq_engine_info
     else
         aq_report_text(report, "break_even", NULL);
     aq_report_int(report, "longest", longest);
-    const aq_status status = print_line(table, report);
+    const aq_status status = aq_bench_table_line(table, report);
     aq_report_close(report);
     return status;
 }

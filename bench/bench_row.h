@@ -4,9 +4,11 @@
 
 #include <stdio.h>
 
+#include "bench/bandwidth.h"
 #include "bench/bench_options.h"
 #include "bench/break_even.h"
 #include "bench/measure.h"
+#include "src/model/report.h"
 
 /* Version of the JSON lines: raised when a key changes its meaning or goes. */
 #define AQ_BENCH_SCHEMA_VERSION 1
@@ -35,20 +37,40 @@ typedef struct {
     bool markdown; /* on stdout; else JSON lines */
     bool scaling;  /* columns of `strong` */
     bool ratio;    /* column of `breakeven` */
+    bool kernels;  /* the head of `kernels` */
     FILE *file;    /* JSON lines as well; NULL: none */
     const char *path, *host;
     char cpu[128];
+    aq_bandwidth bandwidth; /* 0: not measured */
+    /* The second table, which --phases asks for: a stream into text; NULL: none. */
+    FILE *phases;
+    char *phases_text;
+    size_t phases_bytes;
 } aq_bench_table;
 
-/* Opens the file of --jsonl for appending. The caller closes. AQ_ERR_IO. Local. */
+/* Opens the file of --jsonl for appending. The caller closes. AQ_ERR_IO, AQ_ERR_MEMORY. Local. */
 aq_status aq_bench_table_open(const aq_bench_options *options, const char *host,
                               aq_bench_table *out);
 
-/* Closes the file; a zeroed struct is allowed. AQ_ERR_IO if not all could be written. Local. */
+/* Prints the table of phases, if there is one, and closes the file; a zeroed struct is allowed.
+ * AQ_ERR_IO if not all could be written. Local. */
 aq_status aq_bench_table_close(aq_bench_table *table);
 
-/* Prints the table's head. Local. */
+/* Frees what an open table holds, as after a failure. Local. */
+void aq_bench_table_drop(aq_bench_table *table);
+
+/* "pp512", "tg32 @ d2048": n tokens, prefilled or decoded, behind a context of `depth`. Local. */
+void aq_bench_test_name(bool decode, int64_t n, int64_t depth, char *out, size_t bytes);
+
+/* Prints what reading is held against, if it was measured, and the table's head. Local. */
 void aq_bench_table_head(const aq_bench_table *table);
+
+/* Adds what is measured on to a document: the machine, and what it is used with. Local. */
+void aq_bench_table_describe(const aq_bench_table *table, const char *isa, int n_rank, int n_thread,
+                             aq_report *report);
+
+/* Writes a document as one line to where JSON lines go. AQ_ERR_IO, AQ_ERR_MEMORY. Local. */
+aq_status aq_bench_table_line(const aq_bench_table *table, const aq_report *report);
 
 /* Prints and writes one row. AQ_ERR_IO, AQ_ERR_MEMORY. Local. */
 aq_status aq_bench_table_add(const aq_bench_table *table, const aq_bench_row *row);

@@ -116,6 +116,9 @@ aq_status aq_bench_open(const aq_bench_options *options, aq_comm *world, int64_t
     *out = (aq_bench){.options = options, .world = world, .first = aq_comm_rank(world) == 0};
     const int n_thread = aq_bench_threads(options, world);
     AQ_TRY(aq_bench_read_ids(options, world, n_ctx, &out->ids));
+    aq_bandwidth bandwidth = {0};
+    if (options->command & (AQ_BENCH_DECODE | AQ_BENCH_PREFILL))
+        AQ_TRY(aq_bandwidth_measure(world, n_thread, &bandwidth));
     AQ_TRY(aq_bench_open_engine(options, world, n_thread, &out->engine));
     AQ_TRY(aq_bench_test_open(world, out->engine, (int)options->n_repeat, &out->test));
     out->test.ids = out->ids;
@@ -123,12 +126,13 @@ aq_status aq_bench_open(const aq_bench_options *options, aq_comm *world, int64_t
     aq_status opened = AQ_OK;
     if (out->first) opened = aq_bench_table_open(options, aq_comm_host(world), &out->table);
     AQ_TRY(aq_comm_agree(world, opened));
+    out->table.bandwidth = bandwidth;
     if (out->first) aq_bench_table_head(&out->table);
     return AQ_OK;
 }
 
 void aq_bench_close(aq_bench *bench) {
-    if (bench->table.file) fclose(bench->table.file);
+    aq_bench_table_drop(&bench->table);
     for (int i = 0; i < bench->n_lane; i++)
         aq_lane_close(&bench->lanes[i]);
     aq_bench_test_close(&bench->test);

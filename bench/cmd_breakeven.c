@@ -22,9 +22,9 @@ static aq_status add_rows(even_state *state, int length) {
     const aq_bench *bench = &state->bench;
     const aq_engine_info info = aq_engine_describe(bench->engine);
     const aq_series *dense = &bench->lanes[0].decode;
-    const int64_t depth = bench->test.n_prefill;
+    const int64_t depth = bench->test.n_depth;
     char name[64];
-    snprintf(name, sizeof name, "tg%" PRId64 " @ d%" PRId64, bench->test.n_decode, depth);
+    aq_bench_test_name(true, bench->test.n_decode, depth, name, sizeof name);
     for (int i = 0; i < bench->n_lane; i++) {
         const aq_lane *lane = &bench->lanes[i];
         const aq_bench_ratio ratio =
@@ -44,7 +44,7 @@ static aq_status add_rows(even_state *state, int length) {
 
 static aq_status run_length(even_state *state, int length) {
     aq_bench *bench = &state->bench;
-    bench->test.n_prefill = bench->options->lengths.values[length];
+    bench->test.n_depth = bench->options->lengths.values[length];
     bench->test.n_decode = bench->options->n_decode;
     AQ_TRY(
         aq_bench_step(bench->world, aq_bench_test_run(&bench->test, bench->lanes, bench->n_lane)));

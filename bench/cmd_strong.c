@@ -96,19 +96,16 @@ static aq_status add_row(strong_state *state, const group *g, int lane_index, bo
                                       .tolerance = RELATIVE_TOLERANCE * state->largest};
     const bool valid = lane->valid && max_delta <= scaling.tolerance;
     char name[64];
-    if (decode)
-        snprintf(name, sizeof name, "tg%" PRId64 " @ d%" PRId64, series->n_tok, g->test.n_prefill);
-    else
-        snprintf(name, sizeof name, "pp%" PRId64, series->n_tok);
+    const int64_t depth = decode ? g->test.n_prefill : 0;
+    aq_bench_test_name(decode, series->n_tok, depth, name, sizeof name);
     if (!valid) state->valid = false;
-    return aq_bench_table_add(&state->table,
-                              &(aq_bench_row){.engine = &info,
-                                              .lane = lane,
-                                              .series = series,
-                                              .test = name,
-                                              .depth = decode ? g->test.n_prefill : 0,
-                                              .valid = valid,
-                                              .scaling = &scaling});
+    return aq_bench_table_add(&state->table, &(aq_bench_row){.engine = &info,
+                                                             .lane = lane,
+                                                             .series = series,
+                                                             .test = name,
+                                                             .depth = depth,
+                                                             .valid = valid,
+                                                             .scaling = &scaling});
 }
 
 static aq_status open_group(strong_state *state, group *g) {
@@ -191,7 +188,7 @@ static aq_status run_all(strong_state *state) {
 aq_status aq_bench_strong(const aq_bench_options *options, aq_comm *world, bool *valid) {
     strong_state state = {.options = options, .world = world, .valid = true};
     const aq_status status = run_all(&state);
-    if (state.table.file) fclose(state.table.file);
+    aq_bench_table_drop(&state.table);
     free(state.logits);
     free(state.ids);
     *valid = state.valid;

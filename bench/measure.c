@@ -9,7 +9,8 @@
 
 /* What one rank tells of one timed phase: plain integers, gathered in one message. */
 typedef struct {
-    int64_t wall_ns, exchange_ns, sent_bytes, cache_bytes;
+    int64_t wall_ns, sent_bytes, cache_bytes;
+    int64_t phase_ns[AQ_PHASES];
     int64_t n_pair, n_attended, n_byte_moved;
 } share;
 
@@ -29,6 +30,7 @@ aq_status aq_bench_test_open(aq_comm *comm, aq_engine *engine, int n_repeat, aq_
 }
 
 void aq_bench_test_close(aq_bench_test *test) {
+    aq_session_close(test->from);
     free(test->logits);
     free(test->shares);
     *test = (aq_bench_test){0};
@@ -37,7 +39,8 @@ void aq_bench_test_close(aq_bench_test *test) {
 aq_status aq_lane_open(aq_bench_test *test, const aq_session_options *options, int64_t n_ctx,
                        aq_lane *out) {
     const size_t n = (size_t)test->n_repeat;
-    *out = (aq_lane){.options = *options, .valid = true};
+    *out =
+        (aq_lane){.options = *options, .valid = true, .weights = aq_weight_reads_of(test->engine)};
     out->options.n_ctx = n_ctx;
     out->prefill.seconds = calloc(n, sizeof(double));
     out->decode.seconds = calloc(n, sizeof(double));
@@ -90,13 +93,14 @@ static aq_status check_bits(const aq_bench_test *test, aq_lane *lane) {
 }
 
 typedef struct {
-    int64_t start_ns;
+    int64_t start_ns, logits_ns;
     aq_session_stats before;
 } mark;
 
 static aq_status begin_phase(const aq_bench_test *test, const aq_lane *lane, mark *out) {
     AQ_TRY(aq_comm_barrier(test->comm));
     out->before = aq_session_describe(lane->session);
+    out->logits_ns = 0;
     out->start_ns = aq_clock_ns();
     return AQ_OK;
 }
@@ -104,13 +108,14 @@ static aq_status begin_phase(const aq_bench_test *test, const aq_lane *lane, mar
 /* What this rank has done since the mark. */
 static share share_since(const aq_lane *lane, const mark *from, int64_t wall_ns) {
     const aq_session_stats after = aq_session_describe(lane->session), *before = &from->before;
-    return (share){.wall_ns = wall_ns,
-                   .exchange_ns = after.exchange_ns - before->exchange_ns,
-                   .sent_bytes = after.sent_bytes - before->sent_bytes,
-                   .cache_bytes = after.key_bytes + after.value_bytes + after.selector_bytes,
-                   .n_pair = after.n_pair - before->n_pair,
-                   .n_attended = after.n_attended - before->n_attended,
-                   .n_byte_moved = after.n_byte_moved - before->n_byte_moved};
+    share out = {.wall_ns = wall_ns,
+                 .sent_bytes = after.sent_bytes - before->sent_bytes,
+                 .cache_bytes = after.key_bytes + after.value_bytes + after.selector_bytes,
+                 .n_pair = after.n_pair - before->n_pair,
+                 .n_attended = after.n_attended - before->n_attended,
+                 .n_byte_moved = after.n_byte_moved - before->n_byte_moved};
+    aq_phases_between(before, &after, wall_ns, from->logits_ns, out.phase_ns);
+    return out;
 }
 
 /* Stops the clock, hears what the other ranks took, and adds a sample unless `warming`. */
@@ -129,7 +134,8 @@ static aq_status end_phase(const aq_bench_test *test, aq_lane *lane, const mark 
         if (all[r].sent_bytes > series->sent_bytes) series->sent_bytes = all[r].sent_bytes;
         if (all[r].cache_bytes > lane->cache_bytes) lane->cache_bytes = all[r].cache_bytes;
         series->wall_s += (double)all[r].wall_ns * 1e-9 / n_rank;
-        series->exchange_s += (double)all[r].exchange_ns * 1e-9 / n_rank;
+        for (int i = 0; i < AQ_PHASES; i++)
+            series->phase_s[i] += (double)all[r].phase_ns[i] * 1e-9 / n_rank;
         series->n_pair += (double)all[r].n_pair;
         series->n_attended += (double)all[r].n_attended;
         series->n_byte_moved += (double)all[r].n_byte_moved;
@@ -138,30 +144,38 @@ static aq_status end_phase(const aq_bench_test *test, aq_lane *lane, const mark 
     return AQ_OK;
 }
 
-static aq_status decode_tokens(const aq_bench_test *test, const aq_lane *lane) {
-    const bool first = aq_comm_rank(test->comm) == 0;
+/* On rank 0, the logits of the last token, their time added to the mark. */
+static aq_status make_logits(const aq_bench_test *test, const aq_lane *lane, mark *from) {
+    if (aq_comm_rank(test->comm) != 0) return AQ_OK;
+    const int64_t start_ns = aq_clock_ns();
+    AQ_TRY(aq_session_logits(lane->session, test->logits));
+    from->logits_ns += aq_clock_ns() - start_ns;
+    return AQ_OK;
+}
+
+static aq_status decode_tokens(const aq_bench_test *test, const aq_lane *lane, mark *from) {
     for (int64_t i = 0; i < test->n_decode; i++) {
-        int32_t id = test->ids[test->n_prefill + i];
+        int32_t id = test->ids[test->n_depth + test->n_prefill + i];
         AQ_TRY(aq_comm_bcast(test->comm, &id, sizeof id, 0));
         AQ_TRY(aq_session_decode(lane->session, id));
-        if (first) AQ_TRY(aq_session_logits(lane->session, test->logits));
+        AQ_TRY(make_logits(test, lane, from));
     }
     return AQ_OK;
 }
 
 static aq_status repeat_once(const aq_bench_test *test, aq_lane *lane, bool warming) {
-    const bool first = aq_comm_rank(test->comm) == 0;
     mark from;
     aq_session_reset(lane->session);
+    if (test->n_depth > 0) AQ_TRY(aq_session_recode(lane->session, test->from));
     if (test->n_prefill > 0) {
         AQ_TRY(begin_phase(test, lane, &from));
-        AQ_TRY(aq_session_prefill(lane->session, test->ids, test->n_prefill, NULL));
-        if (first) AQ_TRY(aq_session_logits(lane->session, test->logits));
+        AQ_TRY(aq_session_prefill(lane->session, test->ids + test->n_depth, test->n_prefill, NULL));
+        AQ_TRY(make_logits(test, lane, &from));
         AQ_TRY(end_phase(test, lane, &from, &lane->prefill, warming));
     }
     if (test->n_decode > 0) {
         AQ_TRY(begin_phase(test, lane, &from));
-        AQ_TRY(decode_tokens(test, lane));
+        AQ_TRY(decode_tokens(test, lane, &from));
         AQ_TRY(end_phase(test, lane, &from, &lane->decode, warming));
     }
     return check_bits(test, lane);
@@ -179,7 +193,22 @@ static aq_status share_validity(const aq_bench_test *test, aq_lane *lane) {
     return AQ_OK;
 }
 
+/* Prefills the depth, going on from a smaller one; room for the greatest there may be. */
+static aq_status reach_depth(aq_bench_test *test, const aq_session_options *like) {
+    const aq_session_options dense = {.n_ctx = like->n_ctx,
+                                      .n_batch = like->n_batch,
+                                      .key_type = AQ_KV_BF16,
+                                      .value_type = AQ_KV_BF16};
+    if (test->n_depth == 0) return AQ_OK;
+    if (!test->from) AQ_TRY(aq_session_open(test->engine, &dense, &test->from));
+    if (aq_session_length(test->from) > test->n_depth) aq_session_reset(test->from);
+    const int64_t n = aq_session_length(test->from);
+    if (n == test->n_depth) return AQ_OK;
+    return aq_session_prefill(test->from, test->ids + n, test->n_depth - n, NULL);
+}
+
 aq_status aq_bench_test_run(aq_bench_test *test, aq_lane *lanes, int n_lane) {
+    AQ_TRY(reach_depth(test, &lanes[0].options));
     for (int i = 0; i < n_lane; i++) {
         restart(&lanes[i].prefill, test->n_prefill);
         restart(&lanes[i].decode, test->n_decode);

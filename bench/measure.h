@@ -1,24 +1,28 @@
 /* Timing one way of attention over ranks.
  *
- * A repetition starts from an empty context, prefills n_prefill tokens of the text (timed) and then
- * decodes the next n_decode ones (timed), each as generation does it: the id is shared by rank 0,
- * every rank steps, rank 0 makes the logits. A time runs from a barrier to the end on the slowest
- * rank. */
+ * A repetition starts from a context of n_depth tokens of the text, prefills the next n_prefill
+ * (timed) and then decodes the next n_decode ones (timed), each as generation does it: the id is
+ * shared by rank 0, every rank steps, rank 0 makes the logits. A time runs from a barrier to the
+ * end on the slowest rank.
+ *
+ * The depth is prefilled once, densely, in a session of its own; every repetition takes its tokens
+ * over (aq_session_recode), which stores them as the way of attention does. */
 #ifndef AQ_BENCH_MEASURE_H
 #define AQ_BENCH_MEASURE_H
 
 #include <stdbool.h>
 
+#include "bench/phases.h"
 #include "src/aqua.h"
 
 /* The times of one phase. */
 typedef struct {
-    int64_t n_tok;      /* tokens of one repetition; 0: the phase does not occur */
-    int n_sample;       /* repetitions so far */
-    double *seconds;    /* [n_repeat] */
-    double wall_s;      /* sums over repetitions of the mean over ranks: all, */
-    double exchange_s;  /* and in exchanges, waiting for slower ranks included */
-    int64_t sent_bytes; /* most that any rank put on the wire in one repetition */
+    int64_t n_tok;             /* tokens of one repetition; 0: the phase does not occur */
+    int n_sample;              /* repetitions so far */
+    double *seconds;           /* [n_repeat] */
+    double wall_s;             /* sums over repetitions of the mean over ranks: of all, */
+    double phase_s[AQ_PHASES]; /* and of each phase; exchanges with waiting for slower ranks */
+    int64_t sent_bytes;        /* most that any rank put on the wire in one repetition */
     /* What attention read, sums over repetitions and ranks of the same in aq_session_stats. */
     double n_pair, n_attended, n_byte_moved;
 } aq_series;
@@ -28,6 +32,7 @@ typedef struct {
     aq_session *session;
     aq_session_options options;
     aq_series prefill, decode;
+    aq_weight_reads weights;
     aq_code_layout codes; /* of the selector, of select alone */
     int64_t cache_bytes;  /* of the tokens held at the end of a repetition, the selector's codes
                              included, most of any rank */
@@ -40,11 +45,12 @@ typedef struct {
 typedef struct {
     aq_comm *comm;
     aq_engine *engine;
-    const int32_t *ids; /* [n_prefill + n_decode] */
-    int64_t n_prefill, n_decode;
+    const int32_t *ids; /* [n_depth + n_prefill + n_decode] */
+    int64_t n_depth, n_prefill, n_decode;
     int n_repeat;
-    float *logits;   /* [n_vocab] */
-    int64_t *shares; /* what each rank tells of a repetition */
+    aq_session *from; /* holds the tokens of the depth; NULL until there is one */
+    float *logits;    /* [n_vocab] */
+    int64_t *shares;  /* what each rank tells of a repetition */
 } aq_bench_test;
 
 /* Working memory for tests of an engine over comm; the caller closes it. AQ_ERR_MEMORY, agreed.

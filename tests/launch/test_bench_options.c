@@ -37,6 +37,41 @@ static void test_decode(void) {
     CU_ASSERT_EQUAL(options.attn, DENSE);
 }
 
+static void test_prefill(void) {
+    char line[] = "prefill -m a.gguf -f t.txt -p 512,8192 -d 0,8192 --phases";
+    char plain[] = "prefill -m a.gguf -f t.txt";
+    aq_bench_options options;
+    if (!aq_test_ok(parse(line, &options))) return;
+    CU_ASSERT_EQUAL(options.command, AQ_BENCH_PREFILL);
+    CU_ASSERT_EQUAL(options.prefills.n, 2);
+    CU_ASSERT_EQUAL(options.prefills.values[1], 8192);
+    CU_ASSERT_EQUAL(options.depths.n, 2);
+    CU_ASSERT_EQUAL(options.depths.values[1], 8192);
+    CU_ASSERT_TRUE(options.phases);
+    if (!aq_test_ok(parse(plain, &options))) return;
+    CU_ASSERT_EQUAL(options.prefills.n, 1);
+    CU_ASSERT_EQUAL(options.prefills.values[0], 512);
+    CU_ASSERT_EQUAL(options.depths.n, 1);
+    CU_ASSERT_EQUAL(options.depths.values[0], 0);
+    CU_ASSERT_FALSE(options.phases);
+}
+
+/* Needs neither model nor text. */
+static void test_kernels(void) {
+    char line[] = "kernels --contexts 64,0 --copies 3 --only matmul -t 2";
+    char plain[] = "kernels";
+    aq_bench_options options;
+    if (!aq_test_ok(parse(line, &options))) return;
+    CU_ASSERT_EQUAL(options.command, AQ_BENCH_KERNELS);
+    CU_ASSERT_EQUAL(options.contexts.n, 2);
+    CU_ASSERT_EQUAL(options.contexts.values[1], 0);
+    CU_ASSERT_EQUAL(options.n_copy, 3);
+    CU_ASSERT_STRING_EQUAL(options.only, "matmul");
+    if (!aq_test_ok(parse(plain, &options))) return;
+    CU_ASSERT_EQUAL(options.contexts.n, 3);
+    CU_ASSERT_PTR_NULL(options.only);
+}
+
 static void test_select(void) {
     char line[] = "decode -m a.gguf -f t.txt --projection p --mass 0.9 --sinks 0 --recent 128 "
                   "--selector 8x4,8x1 --prefill same -ctv q5";
@@ -126,6 +161,11 @@ static void test_refusals(void) {
         {"decode -m m", "give a text"},
         {"decode -m m -f t -c 5", "-c is no option"},
         {"strong -m m -f t -d 5", "-d is no option"},
+        {"prefill -m m -f t -n 5", "-n is no option"},
+        {"strong -m m -f t --phases", "--phases is no option"},
+        {"kernels -m m", "-m is no option"},
+        {"kernels --contexts -1", "--contexts takes"},
+        {"kernels --copies 0", "--copies takes"},
         {"decode -m m -f t -n", "needs a value"},
         {"decode -m m -f t -n 0", "--n-gen takes 1 to"},
         {"decode -m m -f t -n 99999999999999999999", "takes a number"},
@@ -165,6 +205,8 @@ static void test_refusals(void) {
 
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "decode", test_decode);
+    CU_add_test(suite, "prefill", test_prefill);
+    CU_add_test(suite, "kernels", test_kernels);
     CU_add_test(suite, "select", test_select);
     CU_add_test(suite, "defaults of select", test_select_defaults);
     CU_add_test(suite, "ways of attention", test_ways);

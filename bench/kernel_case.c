@@ -1,0 +1,223 @@
+#include "bench/kernel_case.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N_SINK      4
+#define N_RECENT    64
+#define N_HALVE     12 /* steps of the search for the spread of the scores */
+#define MOST_SPREAD 8.0
+
+const char *aq_kernel_name(aq_kernel_kind kind) {
+    static const char *const names[] = {[AQ_KERNEL_DENSE] = "attn_partial dense",
+                                        [AQ_KERNEL_AQUA] = "attn_partial aqua",
+                                        [AQ_KERNEL_SELECT] = "attn_select",
+                                        [AQ_KERNEL_MATMUL] = "matmul"};
+    return names[kind];
+}
+
+const char *aq_kernel_type(const aq_kernel_setting *setting) {
+    if (setting->kind == AQ_KERNEL_MATMUL) return aq_dtype_any_name(setting->dtype);
+    return aq_kv_type_name(setting->type);
+}
+
+static aq_kv_view view_of(const aq_kernel_setting *s) {
+    return aq_made_view(&s->shape, s->type, s->kind == AQ_KERNEL_SELECT);
+}
+
+int64_t aq_kernel_bytes(const aq_kernel_setting *s) {
+    if (s->kind == AQ_KERNEL_MATMUL) return s->n_out * aq_dtype_row_bytes(s->dtype, s->n_in);
+    const aq_kv_view view = view_of(s);
+    return aq_made_cache_bytes(&view, s->n_tile);
+}
+
+static void call_partial(aq_kernel_case *kernel, int i) {
+    const aq_head_shape *shape = &kernel->setting.shape;
+    const int64_t pos = kernel->cache.n_tile * AQ_TILE - 1;
+    kernel->be->ops->attn_partial(
+        kernel->be, &(aq_attn_partial_args){.q = kernel->x,
+                                            .dims = kernel->dims,
+                                            .n_dim = kernel->n_dim,
+                                            .q_pos = &pos,
+                                            .n_q = 1,
+                                            .n_head = shape->n_head,
+                                            .scale = 1.0f / sqrtf((float)shape->d_head),
+                                            .kv = aq_made_cache_view(&kernel->cache, i),
+                                            .tile_pos = kernel->cache.tile_pos,
+                                            .n_tile = kernel->cache.n_tile,
+                                            .part = kernel->y});
+}
+
+static void call_select(aq_kernel_case *kernel, int i) {
+    const aq_head_shape *shape = &kernel->setting.shape;
+    const int64_t pos = kernel->cache.n_tile * AQ_TILE - 1;
+    kernel->be->ops->attn_select(kernel->be,
+                                 &(aq_attn_select_args){.q = kernel->x,
+                                                        .q_pos = &pos,
+                                                        .n_q = 1,
+                                                        .n_head = shape->n_head,
+                                                        .scale = 1.0f / sqrtf((float)shape->d_head),
+                                                        .kv = aq_made_cache_view(&kernel->cache, i),
+                                                        .tile_pos = kernel->cache.tile_pos,
+                                                        .n_tile = kernel->cache.n_tile,
+                                                        .mass = AQ_KERNEL_MASS,
+                                                        .n_sink = N_SINK,
+                                                        .n_recent = N_RECENT,
+                                                        .work = kernel->work,
+                                                        .work_bytes = kernel->work_bytes,
+                                                        .part = kernel->y,
+                                                        .counts = kernel->counts,
+                                                        .phase_ns = kernel->phase_ns});
+}
+
+static void call_matmul(aq_kernel_case *kernel, int i) {
+    const aq_kernel_setting *s = &kernel->setting;
+    kernel->be->ops->matmul(kernel->be,
+                            &(aq_matmul_args){.w = kernel->weights + i * aq_kernel_bytes(s),
+                                              .dtype = s->dtype,
+                                              .n_out = s->n_out,
+                                              .n_in = s->n_in,
+                                              .n_tok = 1,
+                                              .x = kernel->x,
+                                              .y = kernel->y});
+}
+
+void aq_kernel_call(aq_kernel_case *kernel, int i) {
+    switch (kernel->setting.kind) {
+    case AQ_KERNEL_MATMUL:
+        call_matmul(kernel, i);
+        break;
+    case AQ_KERNEL_SELECT:
+        call_select(kernel, i);
+        break;
+    default:
+        call_partial(kernel, i);
+        break;
+    }
+}
+
+double aq_kernel_attended(const aq_kernel_case *kernel) {
+    double n_seen = 0, n_attended = 0;
+    for (int g = 0; g < kernel->setting.shape.n_kv_head; g++) {
+        n_seen += kernel->counts[3 * g];
+        n_attended += kernel->counts[3 * g + 1];
+    }
+    return n_attended / n_seen;
+}
+
+/* Scores that spread wider leave the mass to fewer tokens. */
+static void find_spread(aq_kernel_case *kernel) {
+    double low = 0, high = MOST_SPREAD;
+    for (int i = 0; i < N_HALVE; i++) {
+        const double spread = 0.5 * (low + high);
+        aq_made_query(&kernel->setting.shape, spread, kernel->x);
+        aq_kernel_call(kernel, 0);
+        if (aq_kernel_attended(kernel) > kernel->setting.needed)
+            low = spread;
+        else
+            high = spread;
+    }
+}
+
+static aq_status open_matmul(aq_kernel_case *kernel) {
+    const aq_kernel_setting *s = &kernel->setting;
+    const int64_t bytes = s->n_copy * aq_kernel_bytes(s);
+    AQ_TRY(kernel->be->ops->alloc(kernel->be, (size_t)bytes, (void **)&kernel->weights));
+    aq_made_weights(kernel->weights, bytes);
+    for (int64_t i = 0; i < s->n_in; i++)
+        kernel->x[i] = (float)(i % 7) - 3.0f;
+    return AQ_OK;
+}
+
+static aq_status open_attention(aq_kernel_case *kernel) {
+    const aq_kernel_setting *s = &kernel->setting;
+    const aq_kv_view view = view_of(s);
+    AQ_TRY(aq_made_cache_open(kernel->be, &s->shape, &view, s->n_tile, s->n_copy, &kernel->cache));
+    aq_made_query(&s->shape, 1.0, kernel->x);
+    if (s->kind == AQ_KERNEL_AQUA) {
+        kernel->n_dim = (int)(AQ_KERNEL_K_RATIO * s->shape.d_head);
+        kernel->dims = calloc((size_t)s->shape.n_head * (size_t)kernel->n_dim, sizeof(int16_t));
+        if (!kernel->dims) return aq_fail(AQ_ERR_MEMORY, "no memory for a query");
+        kernel->be->ops->topk_dims(kernel->be, &(aq_topk_dims_args){.q = kernel->x,
+                                                                    .n_tok = 1,
+                                                                    .n_head = s->shape.n_head,
+                                                                    .n_kv_head = s->shape.n_kv_head,
+                                                                    .n_col = s->shape.d_head,
+                                                                    .n_dim = kernel->n_dim,
+                                                                    .dims = kernel->dims});
+    }
+    if (s->kind != AQ_KERNEL_SELECT) return AQ_OK;
+    kernel->work_bytes =
+        aq_attn_select_work(&view, s->shape.n_head, aq_backend_cpu_threads(kernel->be), s->n_tile);
+    AQ_TRY(kernel->be->ops->alloc(kernel->be, (size_t)kernel->work_bytes, &kernel->work));
+    kernel->counts = calloc((size_t)s->shape.n_kv_head * 3, sizeof *kernel->counts);
+    if (!kernel->counts) return aq_fail(AQ_ERR_MEMORY, "no memory for a query");
+    find_spread(kernel);
+    return AQ_OK;
+}
+
+aq_status aq_kernel_open(aq_backend *be, const aq_kernel_setting *setting, aq_kernel_case *out) {
+    const bool matmul = setting->kind == AQ_KERNEL_MATMUL;
+    const int64_t n_head = setting->shape.n_head, d_head = setting->shape.d_head;
+    const int64_t n_x = matmul ? setting->n_in : n_head * d_head;
+    *out = (aq_kernel_case){.be = be, .setting = *setting};
+    out->n_y = matmul ? setting->n_out : n_head * (d_head + 2);
+    out->memory = calloc((size_t)(n_x + out->n_y), sizeof *out->memory);
+    if (!out->memory) return aq_fail(AQ_ERR_MEMORY, "no memory for a query");
+    out->x = out->memory;
+    out->y = out->memory + n_x;
+    return matmul ? open_matmul(out) : open_attention(out);
+}
+
+void aq_kernel_close(aq_kernel_case *kernel) {
+    if (kernel->cache.be) aq_made_cache_close(&kernel->cache);
+    if (kernel->weights) kernel->be->ops->release(kernel->be, kernel->weights);
+    if (kernel->work) kernel->be->ops->release(kernel->be, kernel->work);
+    free(kernel->memory);
+    free(kernel->dims);
+    free(kernel->counts);
+    *kernel = (aq_kernel_case){0};
+}
+
+/* Columns that a query head of KV head g scores with, of aqua. */
+static int count_columns(const aq_kernel_case *kernel, int g) {
+    const int group = kernel->setting.shape.n_head / kernel->setting.shape.n_kv_head;
+    const int16_t *dims = kernel->dims + (int64_t)g * group * kernel->n_dim;
+    int n = 0;
+    for (int c = 0; c < kernel->setting.shape.d_head; c++) {
+        int j = 0;
+        while (j < group * kernel->n_dim && dims[j] != c)
+            j++;
+        n += j < group * kernel->n_dim;
+    }
+    return n;
+}
+
+static double select_reads(const aq_kernel_case *kernel, const aq_kv_view *view) {
+    const double scales = aq_kv_type_coded(view->key_type) ? 4.0 * view->n_col : 0;
+    const double token =
+        ((double)(aq_kv_key_bytes(view) + aq_kv_value_bytes(view)) - scales) / AQ_TILE;
+    double bytes = (double)kernel->cache.selector_bytes;
+    for (int g = 0; g < view->n_kv_head; g++)
+        bytes += token * kernel->counts[3 * g + 1] + scales * kernel->counts[3 * g + 2];
+    return bytes;
+}
+
+double aq_kernel_reads(const aq_kernel_case *kernel) {
+    const aq_kernel_setting *s = &kernel->setting;
+    const aq_kv_view *view = &kernel->cache.view;
+    if (s->kind == AQ_KERNEL_SELECT) return select_reads(kernel, view);
+    if (s->kind != AQ_KERNEL_AQUA) return (double)aq_kernel_bytes(s);
+    double bytes = (double)kernel->cache.value_bytes;
+    for (int g = 0; g < s->shape.n_kv_head; g++)
+        bytes += (double)kernel->cache.key_bytes / s->shape.n_kv_head * count_columns(kernel, g) /
+                 s->shape.d_head;
+    return bytes;
+}
+
+bool aq_kernel_finite(const aq_kernel_case *kernel) {
+    for (int64_t i = 0; i < kernel->n_y; i++)
+        if (!isfinite(kernel->y[i])) return false;
+    return true;
+}
