@@ -124,7 +124,7 @@ static aq_status open_matmul(aq_kernel_case *kernel) {
     const aq_kernel_setting *s = &kernel->setting;
     const int64_t bytes = s->n_copy * aq_kernel_bytes(s);
     AQ_TRY(kernel->be->ops->alloc(kernel->be, (size_t)bytes, (void **)&kernel->weights));
-    aq_made_weights(kernel->weights, bytes);
+    aq_made_weights(kernel->weights, aq_kernel_bytes(s), s->n_copy);
     for (int64_t i = 0; i < s->n_in; i++)
         kernel->x[i] = (float)(i % 7) - 3.0f;
     return AQ_OK;

@@ -134,10 +134,11 @@ void aq_made_query(const aq_head_shape *shape, double spread, float *q) {
 
 /* Every two bytes are an f16 of 0.008 to 0.12, or a bf16 of 1e-19 to 1e-10, as every four are an
  * f32; and every byte is a code. */
-void aq_made_weights(uint8_t *bytes, int64_t n) {
+void aq_made_weights(uint8_t *bytes, int64_t n, int n_copy) {
     aq_rng rng = {4};
     const int64_t n_made = smaller(n, 1 << 20);
     for (int64_t i = 0; i < n_made; i++)
         bytes[i] = (uint8_t)(0x20 | (aq_rng_next(&rng) & 0x0f));
     repeat((char *)bytes, n_made, n);
+    repeat((char *)bytes, n, n * n_copy);
 }

@@ -47,7 +47,8 @@ aq_kv_view aq_made_cache_view(const aq_made_cache *cache, int i);
  */
 void aq_made_query(const aq_head_shape *shape, double spread, float *q);
 
-/* Bytes of stored weights of any type, whose numbers all are small and finite. Local. */
-void aq_made_weights(uint8_t *bytes, int64_t n);
+/* n bytes of stored weights of any type, whose numbers all are small and finite, n_copy times.
+ * Local. */
+void aq_made_weights(uint8_t *bytes, int64_t n, int n_copy);
 
 #endif

@@ -26,6 +26,14 @@ endif()
 aqua_add_test(launch bench_options LIBS aq_bench)
 aqua_add_test(launch statistics LIBS aq_bench)
 aqua_add_test(launch break_even LIBS aq_bench)
+aqua_add_test(launch kernel_case LIBS aq_bench)
+aqua_add_test(launch phases LIBS aq_bench)
+aqua_add_mpi_test(launch bandwidth LIBS aq_bench)
+add_test(NAME compare_tools COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/compare_tools
+  ${CMAKE_SOURCE_DIR} $<TARGET_FILE:aqua-dist-bench> $<TARGET_FILE:aqua-dist>
+  $<TARGET_FILE:make_tiny_model>)
+set_tests_properties(compare_tools PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 600 PROCESSORS 2
+  LABELS mpi)
 add_test(NAME bench_lanes COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/launch/bench_lanes
   $<TARGET_FILE:aqua-dist-bench> $<TARGET_FILE:aqua-dist> $<TARGET_FILE:make_tiny_model>)
 set_tests_properties(bench_lanes PROPERTIES TIMEOUT 600 PROCESSORS 2 LABELS mpi)
