@@ -18,7 +18,7 @@ aq_status aq_bench_table_open(const aq_bench_options *options, const char *host,
                             .path = options->jsonl,
                             .host = host};
     aq_machine_cpu(out->cpu, sizeof out->cpu);
-    if (options->phases) {
+    if (options->phases && out->markdown) {
         out->phases = open_memstream(&out->phases_text, &out->phases_bytes);
         if (!out->phases) return aq_fail(AQ_ERR_MEMORY, "no memory for the table of phases");
     }
