@@ -32,7 +32,8 @@ typedef struct {
 
 #define AT(member)  offsetof(aq_bench_options, member)
 #define TOKENS_MAX  1e9
-#define CACHE_TYPES "f32|bf16|q8|q6|q5|q5m|q4"
+#define VALUE_TYPES "f32|bf16|q8|q6|q5|q4"
+#define KEY_TYPES   "f32|bf16|q8|q6|q5|q5m|q4"
 
 static const option table[] = {
     {"-m", "--model", TEXT, AT(model), MODEL, "FILE", NULL, 0, 0, "model file (GGUF)"},
@@ -71,9 +72,9 @@ static const option table[] = {
      "threads of each rank; 0: its share of the processors"},
     {"-b", "--batch-size", INTEGER, AT(n_batch), MODEL, "N", "2048", 1, TOKENS_MAX,
      "tokens of one prefill chunk, over all ranks"},
-    {"-ctk", "--cache-type-k", TEXT, AT(key_type), MODEL, CACHE_TYPES, NULL, 0, 0,
+    {"-ctk", "--cache-type-k", TEXT, AT(key_type), MODEL, KEY_TYPES, NULL, 0, 0,
      "how keys are stored; default: q8 with select, else bf16"},
-    {"-ctv", "--cache-type-v", TEXT, AT(value_type), MODEL, CACHE_TYPES, NULL, 0, 0,
+    {"-ctv", "--cache-type-v", TEXT, AT(value_type), MODEL, VALUE_TYPES, NULL, 0, 0,
      "how values are stored; default: q8 with select, else bf16"},
     {"", "--attn", WAYS, AT(attn), LANES, "WAY,WAY", NULL, 0, 0,
      "ways of attention: dense, aqua, select; default: all with a --projection, else dense"},

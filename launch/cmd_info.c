@@ -94,6 +94,28 @@ static void print_select_cache(const aq_projection *p) {
            (double)aq_kv_key_bytes(&view) / AQ_TILE, (double)aq_kv_value_bytes(&view) / AQ_TILE);
 }
 
+/* What else a projection may say: a context from which a way of attention is faster than dense, and
+ * the energy from which columns decide. */
+static void print_break_even(const char *way, int64_t n_tok) {
+    printf("  %-22s ", way);
+    if (n_tok == 0)
+        printf("not measured: see aqua-dist-bench breakeven\n");
+    else if (n_tok == INT64_MAX)
+        printf("never faster than dense where that was measured\n");
+    else
+        printf("faster than dense from %" PRId64 " tokens on where that was measured\n", n_tok);
+}
+
+static void print_measured(const aq_projection *p) {
+    print_break_even("aqua", p->break_even[0]);
+    print_break_even("select", p->break_even[1]);
+    if (p->k_energy > 0)
+        printf("  %-22s columns of energy %.4g and more decide\n", "with --k-budget",
+               (double)p->k_energy);
+    else
+        printf("  %-22s none: see aqua-dist calibrate --k-budget\n", "budget of columns");
+}
+
 static aq_status show_projection(const aq_options *options, const aq_model_config *config,
                                  const aq_model_weights *weights) {
     char *beside = options->projection ? NULL : aq_program_projection_path(options->model);
@@ -105,6 +127,7 @@ static aq_status show_projection(const aq_options *options, const aq_model_confi
         if (status == AQ_OK) status = aq_projection_check(path, &projection, config, weights);
         if (status == AQ_OK) print_projection(path, &projection);
         if (status == AQ_OK) print_select_cache(&projection);
+        if (status == AQ_OK) print_measured(&projection);
         aq_projection_free(&projection);
     } else {
         printf("\nno projection beside the model: it is made from each context\n");

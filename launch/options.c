@@ -36,7 +36,8 @@ typedef struct {
     const char *help;
 } option;
 
-#define CACHE_TYPES "f32|bf16|q8|q6|q5|q5m|q4"
+#define VALUE_TYPES "f32|bf16|q8|q6|q5|q4"
+#define KEY_TYPES   "f32|bf16|q8|q6|q5|q5m|q4"
 
 #define AT(member) offsetof(aq_options, member)
 
@@ -78,9 +79,9 @@ static const option table[] = {
      "tokens of one prefill chunk, over all ranks"},
     {"-t --threads", INTEGER, AT(n_thread), ENGINE | SAMPLES, "N", "0",
      "threads of each rank; 0: its share of the processors"},
-    {"-ctk --cache-type-k", TEXT, AT(key_type), ENGINE, CACHE_TYPES, NULL,
+    {"-ctk --cache-type-k", TEXT, AT(key_type), ENGINE, KEY_TYPES, NULL,
      "how keys are stored; default: q8 with --attn select, else bf16"},
-    {"-ctv --cache-type-v", TEXT, AT(value_type), ENGINE, CACHE_TYPES, NULL,
+    {"-ctv --cache-type-v", TEXT, AT(value_type), ENGINE, VALUE_TYPES, NULL,
      "how values are stored; default: q8 with --attn select, else bf16"},
     {"--rope-scaling", TEXT, AT(rope_scaling), ENGINE | SAMPLES, "none|linear|yarn", NULL,
      "stretch the context beyond the model's; default: as the model says"},

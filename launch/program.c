@@ -84,6 +84,15 @@ static void warn_of_placement(const aq_program *program, const aq_engine *engine
         fprintf(stderr, "note: %s\n", advice);
 }
 
+/* A projection from a file is not made anew. */
+static aq_status check_saving(const aq_options *options, const char *path) {
+    if (!path || !options->save_projection) return AQ_OK;
+    return aq_fail(AQ_ERR_USAGE,
+                   "--save-projection keeps what is made from the context, and %s is there; add "
+                   "--projection auto",
+                   path);
+}
+
 aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
     const aq_options *options = program->options;
     aq_progress progress = aq_progress_start("load", "MiB", program->first);
@@ -106,7 +115,8 @@ aq_status aq_program_open_engine(const aq_program *program, aq_engine **out) {
     }
     if (!path && attn_mode(options) != AQ_ATTN_DENSE) warn_of_auto(program);
     engine_options.projection_path = path;
-    aq_status status = aq_engine_open(&engine_options, program->world, out);
+    aq_status status = check_saving(options, path);
+    if (status == AQ_OK) status = aq_engine_open(&engine_options, program->world, out);
     if (status == AQ_OK) status = check_basis(options, *out, path);
     if (status == AQ_OK) warn_of_placement(program, *out);
     if (status != AQ_OK) {

@@ -23,6 +23,9 @@ static aq_status check_sizes(const aq_engine *engine, const aq_session_options *
         return aq_fail(AQ_ERR_USAGE, "the batch (-b) must be 1 to %d tokens", MAX_N_BATCH);
     if ((unsigned)options->key_type >= AQ_KV_TYPES || (unsigned)options->value_type >= AQ_KV_TYPES)
         return aq_fail(AQ_ERR_USAGE, "a cache type (-ctk, -ctv) is unknown");
+    if (options->value_type == AQ_KV_Q5M)
+        return aq_fail(AQ_ERR_USAGE, "q5m is for keys, whose columns have an order (-ctk); values "
+                                     "have none: use q6, q5 or q4 (-ctv)");
     return AQ_OK;
 }
 
