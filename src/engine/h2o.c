@@ -6,7 +6,10 @@ static int64_t min(int64_t a, int64_t b) {
 
 /* Tokens of a text of n_ctx that this rank keeps: all if all ranks together may keep all. */
 static int64_t share_of(const aq_plan *plan, int64_t n_keep, int64_t n_ctx) {
-    return n_keep >= n_ctx ? n_ctx : (n_keep + plan->n_rank - 1) / plan->n_rank;
+    const int64_t even = (n_keep + plan->n_rank - 1) / plan->n_rank;
+    const int64_t first = aq_plan_tokens(plan, plan->rank, n_keep);
+    if (n_keep >= n_ctx) return n_ctx;
+    return first > even ? first : even;
 }
 
 int64_t aq_h2o_tiles(const aq_plan *plan, int64_t n_keep, int64_t n_step, int64_t n_ctx) {

@@ -2,9 +2,9 @@
  * the least attention. For src/engine.
  *
  * After a step that ends before position `end`, with N tokens to be kept over P ranks, each layer
- * that sees everything holds on each rank at most ceil(N / P) tokens; with room for N tokens only,
- * all. Ranks own whole tiles in turn, so one may pass its share before the text has N. Dropped are,
- * in this order,
+ * that sees everything holds on each rank at most its share: ceil(N / P) tokens, or what it owns of
+ * the first N of the text if that is more, so that nothing is dropped before there are N. With room
+ * for N tokens only, that is all. Dropped are, in this order,
  *
  *   1. of the tokens before position end - N / 2: those of least accumulated attention
  *      (kernels/attn_mass.h), of equal ones the older first;

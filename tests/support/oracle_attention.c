@@ -178,12 +178,22 @@ static int64_t first_to_go(const layer *l, int rank, int64_t end, int64_t *n) {
     return first;
 }
 
+/* What a rank may hold: an even part, or the tokens that it owns of the first n_keep. */
+static int64_t share_of(const aq_oracle_eviction *e, int rank) {
+    int64_t even = 0, first = 0;
+    while (even * e->n_rank < e->n_keep)
+        even++;
+    for (int64_t u = 0; u < e->n_keep; u++)
+        first += u / 64 % e->n_rank == rank;
+    return first > even ? first : even;
+}
+
 /* Drops what each rank holds over its share after a step that ends before `end`. */
 static void evict(const layer *l, int64_t end) {
     const aq_oracle_eviction *e = &l->p->attention.evict;
     for (int rank = 0; rank < e->n_rank; rank++) {
         int64_t n, last = -1, next = first_to_go(l, rank, end, &n);
-        while (next >= 0 && n * e->n_rank >= e->n_keep + e->n_rank) {
+        while (next >= 0 && n > share_of(e, rank)) {
             l->gone[next] = (double)end;
             last = next;
             next = first_to_go(l, rank, end, &n);
