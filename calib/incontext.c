@@ -1,93 +1,21 @@
 #include "calib/incontext.h"
 
-#include <string.h>
-
 #include "calib/calibrate.h"
+#include "calib/spread.h"
 #include "src/engine/session.h"
 
-/* What the dense part's hooks need: the sums, who else watches, and what rotates tokens on. */
+/* What the dense part's hooks need: who sums and who else watches. */
 typedef struct {
-    aq_engine *engine;
-    aq_gram *gram;
-    int64_t n_skip; /* first positions that are not counted */
+    const aq_spread *spread;
     const aq_hooks *outer;
-    bool failed;              /* inside the dense part */
-    const float *inv_freq;    /* [n_rot / 2] */
-    int64_t n_dense, n_shift; /* token p is rotated on by (p mod n_shift) n_dense positions */
-    int64_t *shift;           /* [n_tok_max] */
-    float *table;             /* [n_tok_max, n_rot] */
-    float *q, *k;             /* [n_tok_max] rows as the tap has them */
+    bool failed; /* inside the dense part */
 } watch;
-
-static void rotate(const watch *w, int n_head, int64_t n_tok, float *x) {
-    aq_backend *be = w->engine->be;
-    be->ops->rope(be, &(aq_rope_args){.table = w->table,
-                                      .n_tok = n_tok,
-                                      .n_head = n_head,
-                                      .d_head = w->gram->d_head,
-                                      .n_rot = w->engine->config.n_rot,
-                                      .x = x});
-}
-
-/* Copies of a step's queries and keys, as they would be all over the context: the further on, the
- * further rotated, both alike. */
-static void spread(const watch *w, const int64_t *pos, int64_t n_tok, const float *q,
-                   const float *k) {
-    aq_backend *be = w->engine->be;
-    const aq_gram *gram = w->gram;
-    const size_t row = (size_t)(n_tok * gram->d_head) * sizeof(float);
-    for (int64_t t = 0; t < n_tok; t++)
-        w->shift[t] = pos[t] % w->n_shift * w->n_dense;
-    be->ops->rope_table(be, &(aq_rope_table_args){.pos = w->shift,
-                                                  .inv_freq = w->inv_freq,
-                                                  .scale = 1.0f,
-                                                  .n_tok = n_tok,
-                                                  .n_rot = w->engine->config.n_rot,
-                                                  .table = w->table});
-    memcpy(w->q, q, row * (size_t)gram->n_head);
-    memcpy(w->k, k, row * (size_t)gram->n_kv_head);
-    rotate(w, gram->n_head, n_tok, w->q);
-    rotate(w, gram->n_kv_head, n_tok, w->k);
-}
 
 static aq_status sum_layer(void *arg, int layer, const int64_t *pos, int64_t n_tok, const float *q,
                            const float *k) {
     const watch *w = arg;
-    const aq_gram *gram = w->gram;
-    int64_t skip = 0;
-    while (skip < n_tok && pos[skip] < w->n_skip)
-        skip++;
-    if (w->table) {
-        spread(w, pos, n_tok, q, k);
-        q = w->q;
-        k = w->k;
-    }
-    aq_gram_add(w->gram, layer, q + skip * gram->n_head * gram->d_head,
-                k + skip * gram->n_kv_head * gram->d_head, n_tok - skip);
+    aq_spread_add(w->spread, layer, pos, n_tok, q, k);
     return AQ_OK;
-}
-
-/* Memory for rotated copies, if the context is longer than what is calibrated on and positions are
- * rotary. */
-static aq_status open_spread(watch *w, const aq_session *staging, int64_t n_ctx) {
-    const aq_model_config *config = &w->engine->config;
-    const size_t n = (size_t)staging->shape.n_tok_max, f = sizeof(float);
-    aq_backend *be = w->engine->be;
-    w->n_dense = staging->options.n_ctx;
-    w->n_shift = (n_ctx + w->n_dense - 1) / w->n_dense;
-    w->inv_freq = staging->rope.inv_freq;
-    if (w->n_shift <= 1 || config->n_rot == 0) return AQ_OK;
-    const size_t d = (size_t)config->d_head;
-    AQ_TRY(be->ops->alloc(be, n * sizeof *w->shift, (void **)&w->shift));
-    AQ_TRY(be->ops->alloc(be, n * (size_t)config->n_head * d * f, (void **)&w->q));
-    AQ_TRY(be->ops->alloc(be, n * (size_t)config->n_kv_head * d * f, (void **)&w->k));
-    return be->ops->alloc(be, n * (size_t)config->n_rot * f, (void **)&w->table);
-}
-
-static void close_spread(watch *w) {
-    void *const blocks[] = {w->shift, w->q, w->k, w->table};
-    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
-        if (blocks[i]) w->engine->be->ops->release(w->engine->be, blocks[i]);
 }
 
 static aq_status pass_progress(void *arg, int64_t n_done, int64_t n_all) {
@@ -156,16 +84,17 @@ static aq_status calibrate(aq_engine *engine, aq_comm *comm, aq_basis basis, con
                            bool *alone) {
     aq_gram gram = {.data = NULL};
     aq_threads *team = NULL;
-    watch w = {.engine = engine, .gram = &gram, .outer = outer};
-    if (n > AQ_CALIBRATE_SINKS) w.n_skip = AQ_CALIBRATE_SINKS;
-    if (basis == AQ_BASIS_KQ && n - w.n_skip < engine->config.d_head) basis = AQ_BASIS_JOINT;
+    aq_spread spread = {.table = NULL};
+    watch w = {.spread = &spread, .outer = outer};
+    const int64_t n_skip = n > AQ_CALIBRATE_SINKS ? AQ_CALIBRATE_SINKS : 0;
+    if (basis == AQ_BASIS_KQ && n - n_skip < engine->config.d_head) basis = AQ_BASIS_JOINT;
     aq_status status = open_gram(engine, &team, &gram);
-    if (status == AQ_OK) status = open_spread(&w, staging, n_ctx);
+    if (status == AQ_OK) status = aq_spread_open(engine, staging, n_ctx, n_skip, &gram, &spread);
     status = aq_comm_agree(comm, status);
     if (status == AQ_OK) status = run_dense(staging, ids, n, &w);
     if (status == AQ_OK) status = set_projection(engine, comm, &gram, basis);
     *alone = w.failed;
-    close_spread(&w);
+    aq_spread_close(&spread);
     aq_gram_close(&gram);
     aq_threads_close(team);
     return status;

@@ -16,14 +16,12 @@
  * and rows are called for the dense part. No session that uses a projection may be open. The caller
  * closes *out, NULL on failure.
  *
- * The projection is to serve the whole session, of which only the beginning is there, and keys and
- * queries are rotated by their positions: so, with n tokens calibrated on, token p is summed as it
- * would be at p + (p mod n_shift) n, n_shift = ceil(n_ctx / n). Else it is that of any calibration
- * but for its name, "the context itself". The dense part
- * has f32 keys and values where the session asks for f32, else bf16. The first
- * AQ_CALIBRATE_SINKS positions are left out of the sums if there are more. With fewer than d_head
- * tokens left, kq would divide by directions never seen: then joint takes its place, which is
- * orthogonal whatever the sums are; both are exact when all columns are read.
+ * The projection is to serve the whole session, of which only the beginning is there: sums are
+ * spread over it (calib/spread.h). Else it is that of any calibration but for its name, "the
+ * context itself". The dense part has f32 keys and values where the session asks for f32, else
+ * bf16. The first AQ_CALIBRATE_SINKS positions are left out of the sums if there are more. With
+ * fewer than d_head tokens left, kq would divide by directions never seen: then joint takes its
+ * place, which is orthogonal whatever the sums are; both are exact when all columns are read.
  *
  * AQ_ERR_USAGE (no ids, an option out of range), AQ_ERR_LIMIT (the ids do not fit the session),
  * AQ_ERR_NUMERIC, AQ_ERR_MEMORY, AQ_ERR_COMM. All ranks return the same, but for a failure inside
