@@ -100,6 +100,14 @@ static inline aq_vi aq_vi_load(const int32_t *p) {
     return _mm512_loadu_si512(p);
 }
 
+static inline void aq_vi_store(int32_t *p, aq_vi a) {
+    _mm512_storeu_si512(p, a);
+}
+
+static inline aq_vi aq_vi_load_bytes(const uint8_t *p) {
+    return _mm512_loadu_si512(p);
+}
+
 static inline aq_vi aq_vi_count(void) {
     return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }

@@ -12,4 +12,72 @@ static inline aq_vi aq_vi_dot_bytes(aq_vi sum, aq_vi u, aq_vi s) {
     return _mm512_dpbusd_epi32(sum, u, s);
 }
 
+static inline aq_vi aq_vi_xor(aq_vi a, aq_vi b) {
+    return _mm512_xor_si512(a, b);
+}
+
+/* The n <= AQ_LANES / 4 runs of 16 bytes at p, p + stride, ..., one behind the other, and as many
+ * zeros as there is room. Reads no byte behind the last run. */
+static inline aq_vi aq_vi_load_runs16(const uint8_t *p, int stride, int n) {
+    if (stride == 20 && n == 4) {
+        const __m512i at =
+            _mm512_setr_epi32(0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12, 13, 15, 29, 30, 31);
+        return _mm512_permutex2var_epi32(_mm512_loadu_si512(p), at, _mm512_loadu_si512(p + 12));
+    }
+    __m512i a = _mm512_zextsi128_si512(_mm_loadu_si128((const __m128i *)p));
+    if (n > 1) a = _mm512_inserti32x4(a, _mm_loadu_si128((const __m128i *)(p + stride)), 1);
+    if (n > 2) a = _mm512_inserti32x4(a, _mm_loadu_si128((const __m128i *)(p + 2 * stride)), 2);
+    if (n > 3) a = _mm512_inserti32x4(a, _mm_loadu_si128((const __m128i *)(p + 3 * stride)), 3);
+    return a;
+}
+
+/* The same of n <= AQ_LANES / 8 runs of 32 bytes. */
+static inline aq_vi aq_vi_load_runs32(const uint8_t *p, int stride, int n) {
+    const __m512i a = _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)p));
+    if (n < 2) return a;
+    return _mm512_inserti64x4(a, _mm256_loadu_si256((const __m256i *)(p + stride)), 1);
+}
+
+/* The n <= AQ_LANES half floats at p, p + stride, ..., stride at least 18; zeros in the other
+ * lanes. A vector of memory holds two or four of them: this is faster than the instruction that
+ * gathers. Reads no byte behind the last half. */
+static inline aq_v aq_v_gather_f16(const uint8_t *p, int stride, int n) {
+    const int held = 3 * stride <= 60 ? 4 : 2;
+    const __m512i which = _mm512_and_si512(aq_vi_count(), _mm512_set1_epi32(held - 1));
+    const __m512i at = _mm512_castsi256_si512(
+        _mm512_cvtepi32_epi16(_mm512_mullo_epi32(which, _mm512_set1_epi32(stride / 2))));
+    __m512i all = _mm512_setzero_si512();
+    for (int i = 0; i < n; i += held) {
+        const bool more = i + held < n;
+        const __m512i some =
+            more ? _mm512_loadu_si512(p + i * stride)
+                 : _mm512_maskz_loadu_epi16((2u << (n - i - 1) * stride / 2) - 1, p + i * stride);
+        all = _mm512_mask_permutexvar_epi16(all, ((1u << held) - 1) << i, at, some);
+    }
+    return _mm512_cvtph_ps(_mm512_castsi512_si256(all));
+}
+
+/* Lane i has p[i / 4], or p[i / 8]. */
+static inline aq_v aq_v_load_each4(const float *p) {
+    const __m512 a = _mm512_broadcast_f32x4(_mm_loadu_ps(p));
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(aq_vi_count(), 2), a);
+}
+
+static inline aq_v aq_v_load_each8(const float *p) {
+    long long pair;
+    memcpy(&pair, p, sizeof pair);
+    const __m512 a = _mm512_castsi512_ps(_mm512_set1_epi64(pair));
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(aq_vi_count(), 3), a);
+}
+
+/* out[r] = the sum of the lanes of a[r], r = 0 .. 3. */
+static inline void aq_v_sum4(const aq_v *a, float *out) {
+    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
+    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
+    const __m512 all =
+        _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
 #endif

@@ -21,6 +21,7 @@ typedef struct {
 } matmul_scratch;
 
 _Static_assert(sizeof(matmul_scratch) <= AQ_CPU_SCRATCH_BYTES, "panel fits scratch");
+_Static_assert(AQ_CODED_BYTES(AQ_MATMUL_MAX_IN) <= AQ_CPU_SCRATCH_BYTES, "a token fits scratch");
 _Static_assert(PANEL_ROWS % AQ_COLUMNS_ALIGN == 0, "whole vectors");
 
 typedef struct {
@@ -56,7 +57,11 @@ static void few_part(void *arg, int thread, int n_thread) {
         .y_stride = a->n_out,
         .accumulate = a->accumulate,
     };
-    task->cpu->simd->dot_rows(&rows);
+    void *coded = aq_cpu_scratch(task->cpu, thread);
+    if (a->n_tok == 1 && task->cpu->simd->code_token(a->dtype, a->x, a->n_in, coded))
+        task->cpu->simd->dot_coded(&rows, coded);
+    else
+        task->cpu->simd->dot_rows(&rows);
 }
 
 /* Columns i .. i + n_in of rows j .. j + n_row of the weight, times tokens [begin, end). */

@@ -13,11 +13,15 @@
 #include "kernels/loops_vector.h"
 #include "kernels/loops_weight.h"
 
+#include "kernels/loops_dot.h"
+
 const aq_simd AQ_SIMD_TABLE = {
     .name = AQ_SIMD_NAME,
     .dequantise = dequantise,
     .columns = columns,
     .dot_rows = dot_rows,
+    .code_token = code_token,
+    .dot_coded = dot_coded,
     .sum = sum_all,
     .sum_squares = sum_squares,
     .scale_by = scale_by,

@@ -28,6 +28,9 @@ typedef struct {
     bool accumulate;
 } aq_dot_rows_args;
 
+/* Memory of a coded token of n elements: see loops_dot.h. */
+#define AQ_CODED_BYTES(n) (((n) / 128 + 1) * 128 * 4)
+
 /* Rows to columns: out[i, r] = w[r, i], r < n_row, i < n. */
 typedef struct {
     aq_dtype dtype;
@@ -140,6 +143,13 @@ typedef struct {
     void (*dequantise)(aq_dtype dtype, const uint8_t *row, int64_t n, float *out);
     void (*columns)(const aq_columns_args *args);
     void (*dot_rows)(const aq_dot_rows_args *args);
+
+    /* loops_dot.h. The same product of one token in integers: code_token codes it for all rows of
+     * dtype, into AQ_CODED_BYTES(n) bytes, or returns false where this instruction set has no such
+     * product or gains nothing by it; dot_coded multiplies. The bits of y do not depend on n_row.
+     */
+    bool (*code_token)(aq_dtype dtype, const float *x, int64_t n, void *coded);
+    void (*dot_coded)(const aq_dot_rows_args *args, void *coded);
 
     /* loops_vector.h. Sum; sum of (x[i] - shift)^2; the scaled vector above; y += x * scale, each
      * rounded; and the rotation of one head, x[i] and x[half + i] by cos[i] and sin[i]. */
