@@ -21,6 +21,7 @@
 #include "kernels/kv_read.h"
 #include "kernels/layernorm.h"
 #include "kernels/matmul.h"
+#include "kernels/matmul_each.h"
 #include "kernels/project.h"
 #include "kernels/prune_dims.h"
 #include "kernels/rmsnorm.h"
@@ -47,6 +48,7 @@ typedef struct {
     void (*rmsnorm)(aq_backend *be, const aq_rmsnorm_args *args);
     void (*layernorm)(aq_backend *be, const aq_layernorm_args *args);
     void (*matmul)(aq_backend *be, const aq_matmul_args *args);
+    void (*matmul_each)(aq_backend *be, const aq_matmul_each_args *args);
     void (*add_bias)(aq_backend *be, const aq_add_bias_args *args);
     void (*rope_table)(aq_backend *be, const aq_rope_table_args *args);
     void (*rope)(aq_backend *be, const aq_rope_args *args);

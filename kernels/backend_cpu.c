@@ -50,6 +50,10 @@ static void cpu_matmul(aq_backend *be, const aq_matmul_args *args) {
     aq_matmul_cpu((aq_cpu *)be, args);
 }
 
+static void cpu_matmul_each(aq_backend *be, const aq_matmul_each_args *args) {
+    aq_matmul_each_cpu((aq_cpu *)be, args);
+}
+
 static void cpu_add_bias(aq_backend *be, const aq_add_bias_args *args) {
     aq_add_bias_cpu((aq_cpu *)be, args);
 }
@@ -126,6 +130,7 @@ static const aq_backend_ops cpu_ops = {
     .rmsnorm = cpu_rmsnorm,
     .layernorm = cpu_layernorm,
     .matmul = cpu_matmul,
+    .matmul_each = cpu_matmul_each,
     .add_bias = cpu_add_bias,
     .rope_table = cpu_rope_table,
     .rope = cpu_rope,

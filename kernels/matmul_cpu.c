@@ -1,16 +1,11 @@
 /* Product with a stored weight. Contract: matmul.h.
  *
- * Few tokens: each member takes a part of the rows and reads them once, dequantising in registers.
- * Many: a member dequantises a panel of PANEL_ROWS rows by PANEL_IN columns into its scratch,
- * turned so that a vector holds one column of many rows, and multiplies it with its tokens. Every
- * sum is taken in the same order however the work is shared, so the bits do not depend on the
- * members. */
+ * Few tokens are the business of matmul_each_cpu.c. Many: a member dequantises a panel of
+ * PANEL_ROWS rows by PANEL_IN columns into its scratch, turned so that a vector holds one column of
+ * many rows, and multiplies it with its tokens. Every sum is taken in the same order however the
+ * work is shared, so the bits do not depend on the members. */
 #include "kernels/cpu.h"
 
-/* Measured on 1536 x 576 Q4_1, AVX-512, two threads: 16 tokens take 164 us as rows, 208 as a panel;
- * 24 take 246 and 235. */
-#define FEW_TOKS   16
-#define ROW_ALIGN  4
 #define PANEL_ROWS 64
 #define PANEL_IN   1024 /* a multiple of every type's block */
 #define PIECE_TOKS 96   /* tokens of an item of work */
@@ -21,7 +16,6 @@ typedef struct {
 } matmul_scratch;
 
 _Static_assert(sizeof(matmul_scratch) <= AQ_CPU_SCRATCH_BYTES, "panel fits scratch");
-_Static_assert(AQ_CODED_BYTES(AQ_MATMUL_MAX_IN) <= AQ_CPU_SCRATCH_BYTES, "a token fits scratch");
 _Static_assert(PANEL_ROWS % AQ_COLUMNS_ALIGN == 0, "whole vectors");
 
 typedef struct {
@@ -36,32 +30,6 @@ static int64_t pieces(int64_t n, int64_t size) {
 
 static int64_t lesser(int64_t a, int64_t b) {
     return a < b ? a : b;
-}
-
-static void few_part(void *arg, int thread, int n_thread) {
-    const matmul_task *task = arg;
-    const aq_matmul_args *a = task->args;
-    int64_t begin, end;
-    aq_threads_part(pieces(a->n_out, ROW_ALIGN), thread, n_thread, &begin, &end);
-    begin *= ROW_ALIGN;
-    end = lesser(end * ROW_ALIGN, a->n_out);
-    const aq_dot_rows_args rows = {
-        .dtype = a->dtype,
-        .w = (const uint8_t *)a->w + begin * task->row_bytes,
-        .row_bytes = task->row_bytes,
-        .n_row = end - begin,
-        .n_in = a->n_in,
-        .x = a->x,
-        .n_tok = a->n_tok,
-        .y = a->y + begin,
-        .y_stride = a->n_out,
-        .accumulate = a->accumulate,
-    };
-    void *coded = aq_cpu_scratch(task->cpu, thread);
-    if (a->n_tok == 1 && task->cpu->simd->code_token(a->dtype, a->x, a->n_in, coded))
-        task->cpu->simd->dot_coded(&rows, coded);
-    else
-        task->cpu->simd->dot_rows(&rows);
 }
 
 /* Columns i .. i + n_in of rows j .. j + n_row of the weight, times tokens [begin, end). */
@@ -114,7 +82,19 @@ static void many_part(void *arg, int thread, int n_thread) {
 }
 
 void aq_matmul_cpu(aq_cpu *cpu, const aq_matmul_args *args) {
+    if (args->n_tok <= AQ_CPU_FEW_TOKS) {
+        const aq_matmul_part part = {.w = args->w,
+                                     .dtype = args->dtype,
+                                     .n_out = args->n_out,
+                                     .y = args->y,
+                                     .accumulate = args->accumulate};
+        aq_matmul_each_cpu(cpu, &(aq_matmul_each_args){.parts = &part,
+                                                       .n_part = 1,
+                                                       .n_in = args->n_in,
+                                                       .n_tok = args->n_tok,
+                                                       .x = args->x});
+        return;
+    }
     matmul_task task = {cpu, args, aq_dtype_row_bytes(args->dtype, args->n_in)};
-    const int64_t n_op = args->n_tok * args->n_out * args->n_in;
-    aq_cpu_run(cpu, n_op, args->n_tok <= FEW_TOKS ? few_part : many_part, &task);
+    aq_cpu_run(cpu, args->n_tok * args->n_out * args->n_in, many_part, &task);
 }

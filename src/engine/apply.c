@@ -1,19 +1,17 @@
 #include "src/engine/apply.h"
 
+aq_matmul_part aq_apply_part(const aq_weight *w, float *y) {
+    return (aq_matmul_part){
+        .w = w->data, .dtype = w->dtype, .n_out = w->n_out, .b = w->bias, .y = y};
+}
+
 void aq_apply_weight(const aq_engine *engine, const aq_weight *w, const float *x, int64_t n,
                      float *y, bool accumulate) {
-    aq_backend *be = engine->be;
-    be->ops->matmul(be, &(aq_matmul_args){.w = w->data,
-                                          .dtype = w->dtype,
-                                          .n_out = w->n_out,
-                                          .n_in = w->n_in,
-                                          .n_tok = n,
-                                          .x = x,
-                                          .y = y,
-                                          .accumulate = accumulate});
-    if (w->bias)
-        be->ops->add_bias(be,
-                          &(aq_add_bias_args){.b = w->bias, .n_tok = n, .width = w->n_out, .y = y});
+    aq_matmul_part part = aq_apply_part(w, y);
+    part.accumulate = accumulate;
+    engine->be->ops->matmul_each(
+        engine->be,
+        &(aq_matmul_each_args){.parts = &part, .n_part = 1, .n_in = w->n_in, .n_tok = n, .x = x});
 }
 
 void aq_apply_norm(const aq_engine *engine, const aq_norm_weight *norm, const float *x, int64_t n,

@@ -8,6 +8,9 @@
 void aq_apply_weight(const aq_engine *engine, const aq_weight *w, const float *x, int64_t n,
                      float *y, bool accumulate);
 
+/* The same weight as a part of a product of several (kernels/matmul_each.h). Local. */
+aq_matmul_part aq_apply_part(const aq_weight *w, float *y);
+
 /* y[n, width] = norm(x[n, width]) of the model's kind, or y += ...; y may be x. Local. */
 void aq_apply_norm(const aq_engine *engine, const aq_norm_weight *norm, const float *x, int64_t n,
                    float *y, bool accumulate);

@@ -15,21 +15,23 @@ static void feed(aq_session *session, const aq_ffn_weights *w, const float *x, i
                  bool accumulate) {
     const aq_engine *engine = session->engine;
     const aq_step *step = &session->step;
-    aq_session_stats *stats = &session->stats;
     const bool gated = w->w_gate.data != NULL;
-    int64_t now = aq_clock_ns();
-    if (gated) aq_apply_weight(engine, &w->w_gate, x, n, step->gate, false);
-    aq_apply_weight(engine, &w->w_up, x, n, step->up, false);
-    now = aq_session_lap(&stats->matmul_ns, now);
-    engine->be->ops->activate(
-        engine->be, &(aq_activate_args){.kind = (aq_activate_kind)engine->config.activation,
-                                        .x = gated ? step->gate : step->up,
-                                        .up = gated ? step->up : NULL,
-                                        .n = n * w->w_up.n_out,
-                                        .y = step->gate});
-    now = aq_session_lap(&stats->other_ns, now);
+    aq_matmul_part parts[2];
+    int n_part = 0;
+    if (gated) parts[n_part++] = aq_apply_part(&w->w_gate, step->gate);
+    parts[n_part++] = aq_apply_part(&w->w_up, gated ? step->up : step->gate);
+    const int64_t start_ns = aq_clock_ns();
+    engine->be->ops->matmul_each(
+        engine->be,
+        &(aq_matmul_each_args){.parts = parts,
+                               .n_part = n_part,
+                               .n_in = w->w_up.n_in,
+                               .n_tok = n,
+                               .x = x,
+                               .activated = true,
+                               .activation = (aq_activate_kind)engine->config.activation});
     aq_apply_weight(engine, &w->w_down, step->gate, n, y, accumulate);
-    aq_session_lap(&stats->matmul_ns, now);
+    aq_session_lap(&session->stats.matmul_ns, start_ns);
 }
 
 /* The tokens that use an expert, in order, and what it counts for in each. */

@@ -24,11 +24,14 @@ static void make_qkv(aq_session *session, int layer, const float *h) {
     const aq_layer_weights *w = &engine->weights.layers[layer];
     const aq_step *step = &session->step;
     const int n_head = engine->config.n_head, n_kv_head = engine->config.n_kv_head;
+    const aq_matmul_part parts[] = {aq_apply_part(&w->wq, step->q), aq_apply_part(&w->wk, step->k),
+                                    aq_apply_part(&w->wv, step->v)};
     aq_session_stats *stats = &session->stats;
     int64_t now = aq_clock_ns();
-    aq_apply_weight(engine, &w->wq, h, step->n_tok, step->q, false);
-    aq_apply_weight(engine, &w->wk, h, step->n_tok, step->k, false);
-    aq_apply_weight(engine, &w->wv, h, step->n_tok, step->v, false);
+    engine->be->ops->matmul_each(
+        engine->be,
+        &(aq_matmul_each_args){
+            .parts = parts, .n_part = 3, .n_in = w->wq.n_in, .n_tok = step->n_tok, .x = h});
     now = aq_session_lap(&stats->matmul_ns, now);
     if (w->q_norm) aq_apply_head_norm(engine, w->q_norm, step->n_tok, n_head, step->q);
     if (w->k_norm) aq_apply_head_norm(engine, w->k_norm, step->n_tok, n_kv_head, step->k);

@@ -100,6 +100,11 @@ static void poisoned_matmul(aq_backend *be, const aq_matmul_args *args) {
     inner->ops->matmul(inner, args);
 }
 
+static void poisoned_matmul_each(aq_backend *be, const aq_matmul_each_args *args) {
+    aq_backend *inner = ((poisoned *)be)->inner;
+    inner->ops->matmul_each(inner, args);
+}
+
 static void poisoned_add_bias(aq_backend *be, const aq_add_bias_args *args) {
     aq_backend *inner = ((poisoned *)be)->inner;
     inner->ops->add_bias(inner, args);
@@ -193,6 +198,7 @@ static const aq_backend_ops poisoned_ops = {
     .rmsnorm = poisoned_rmsnorm,
     .layernorm = poisoned_layernorm,
     .matmul = poisoned_matmul,
+    .matmul_each = poisoned_matmul_each,
     .add_bias = poisoned_add_bias,
     .rope_table = poisoned_rope_table,
     .rope = poisoned_rope,
