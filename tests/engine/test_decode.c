@@ -1,11 +1,13 @@
-/* A decoded token: no memory is asked for, one exchange a layer, and only the owner of the tile
- * keeps the key; and every family decodes what it would have prefilled. */
+/* A decoded token: no memory is asked for and no lock taken, one exchange a layer, and only the
+ * owner of the tile keeps the key; and every family decodes what it would have prefilled. */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "src/engine/session.h"
 #include "tests/engine/engine_case.h"
 #include "tests/support/known_logits.h"
+#include "tests/support/lock_count.h"
 #include "tests/support/malloc_count.h"
 #include "tests/support/mpi_world.h"
 #include "tests/support/suite.h"
@@ -15,7 +17,9 @@
 
 enum { N_STEP = 140, N_LAYER = 2 };
 
-static aq_session_options ways[] = {
+enum { N_WAY = 4 };
+
+static aq_session_options ways[N_WAY] = {
     {.n_ctx = 300, .key_type = AQ_KV_F32, .value_type = AQ_KV_F32},
     {.n_ctx = 300, .key_type = AQ_KV_BF16, .value_type = AQ_KV_BF16, .attn = AQ_ATTN_AQUA},
     {.n_ctx = 300,
@@ -23,6 +27,7 @@ static aq_session_options ways[] = {
      .value_type = AQ_KV_F32,
      .attn = AQ_ATTN_AQUA,
      .n_h2o = 64},
+    {.n_ctx = 300, .key_type = AQ_KV_Q8, .value_type = AQ_KV_Q8, .attn = AQ_ATTN_SELECT},
 };
 
 static aq_engine *open_engine(void) {
@@ -70,9 +75,8 @@ static void decode_allocates_nothing(void) {
     static const char *const families[] = {"mistral_swa", "gemma3", "olmoe", "opt", "gpt_neox"};
     aq_engine *engine = open_engine();
     if (aq_comm_size(aq_test_world()) == 1 && engine) {
-        expect_no_allocation(engine, &ways[0]);
-        expect_no_allocation(engine, &ways[1]);
-        expect_no_allocation(engine, &ways[2]);
+        for (int w = 0; w < N_WAY; w++)
+            expect_no_allocation(engine, &ways[w]);
     }
     aq_engine_close(engine);
     for (int i = 0; i < 5 && aq_comm_size(aq_test_world()) == 1; i++) {
@@ -84,11 +88,51 @@ static void decode_allocates_nothing(void) {
     }
 }
 
+/* Locks taken while tokens are decoded that nobody's sleep explains: who sleeps locks once, and the
+ * others lock to wake it, twice at most (once too early). */
+static int64_t count_locks(aq_session *session, bool planted) {
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    const int64_t n_sleep = aq_sleep_count(), n_lock = aq_lock_count();
+    for (int i = 0; i < N_STEP; i++) {
+        aq_test_ok(aq_session_decode(session, i));
+        if (!planted) continue;
+        pthread_mutex_lock(&mutex);
+        pthread_mutex_unlock(&mutex);
+    }
+    return aq_lock_count() - n_lock - 3 * (aq_sleep_count() - n_sleep);
+}
+
+/* One thread has nobody to wait for: each lock shows. Two may sleep on a busy machine, but a lock
+ * in each of the dozen tasks of a step would show as well. */
+static void decode_takes_no_lock(void) {
+    if (aq_comm_size(aq_test_world()) > 1) return;
+    aq_tiny_model shape = aq_tiny_model_default();
+    shape.d_model = 256; /* products that are worth the team */
+    shape.d_ff = 512;
+    aq_case wide;
+    aq_case_make(&shape, "wide", &wide);
+    for (int n_thread = 1; n_thread <= 2; n_thread++) {
+        const aq_engine_options options = {
+            .model_path = wide.model, .projection_path = wide.projection, .n_thread = n_thread};
+        aq_engine *engine = NULL;
+        if (!aq_test_ok(aq_engine_open(&options, aq_test_world(), &engine))) return;
+        for (int w = 0; w < N_WAY; w++) {
+            aq_session *session = aq_case_session(engine, &ways[w]);
+            if (!session) continue;
+            CU_ASSERT_TRUE(count_locks(session, false) <= 2 * (n_thread - 1));
+            aq_session_reset(session);
+            CU_ASSERT_TRUE(n_thread > 1 || count_locks(session, true) == N_STEP);
+            aq_session_close(session);
+        }
+        aq_engine_close(engine);
+    }
+}
+
 /* Bytes by hand: in each layer H (d + 2) floats to each other rank. */
 static void a_token_costs_one_exchange_a_layer(void) {
     const int64_t n_rank = aq_comm_size(aq_test_world());
     aq_engine *engine = open_engine();
-    for (int w = 0; w < 3 && engine; w++) {
+    for (int w = 0; w < N_WAY && engine; w++) {
         aq_session *session = aq_case_session(engine, &ways[w]);
         if (!session) break;
         const int32_t ids[] = {1, 2, 3};
@@ -186,6 +230,7 @@ static void a_ring_too_small_is_rejected(void) {
 
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "decode allocates nothing", decode_allocates_nothing);
+    CU_add_test(suite, "decode takes no lock", decode_takes_no_lock);
     CU_add_test(suite, "a token costs one exchange a layer", a_token_costs_one_exchange_a_layer);
     CU_add_test(suite, "decode agrees with prefill", decode_agrees_with_prefill);
     CU_add_test(suite, "a ring too small is rejected", a_ring_too_small_is_rejected);
