@@ -77,7 +77,8 @@ void aq_bench_table_head(const aq_bench_table *table) {
     if (table->kernels) {
         printf("| kernel | device | type | shape | context | copies | attended | "
                "µs, median (range) | read, MiB | GB/s | of the machine | scan, µs | "
-               "choose, µs | check |\n|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n");
+               "choose, µs | check |\n"
+               "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n");
         return;
     }
     printf("| test | attn | keys | ranks | threads | t/s, mean ± sd | t/s, median | exchange | "
