@@ -38,6 +38,19 @@ static inline aq_vi aq_vi_load_runs32(const uint8_t *p, int stride, int n) {
     return _mm512_inserti64x4(a, _mm256_loadu_si256((const __m256i *)(p + stride)), 1);
 }
 
+/* 16 more in each byte of a whose bit is set: of n <= AQ_LANES / 4 runs of 16 bits at p, p +
+ * stride,
+ * ..., the lowest bit first. */
+static inline aq_vi aq_vi_add_fifth(aq_vi a, const uint8_t *p, int stride, int n) {
+    __mmask64 set = 0;
+    for (int i = 0; i < AQ_LANES / 4; i++) {
+        uint16_t run = 0;
+        if (i < n) memcpy(&run, p + i * stride, sizeof run);
+        set |= (__mmask64)run << 16 * i;
+    }
+    return _mm512_mask_add_epi8(a, set, a, _mm512_set1_epi8(16));
+}
+
 /* The n <= AQ_LANES half floats at p, p + stride, ..., stride at least 18; zeros in the other
  * lanes. A vector of memory holds two or four of them: this is faster than the instruction that
  * gathers. Reads no byte behind the last half. */

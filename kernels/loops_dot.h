@@ -13,126 +13,11 @@
 #ifndef AQ_KERNELS_LOOPS_DOT_H
 #define AQ_KERNELS_LOOPS_DOT_H
 
-#include "kernels/loops_unpack.h"
-
 #ifdef AQ_DOT_BYTES
 
-#define VECTOR_BYTES  (4 * AQ_LANES)
-#define DIGITS        3
-#define LARGEST_CODE  2097151.0f /* 2^21 - 1 */
-#define BLOCKS_A_PART 64         /* whose steps are made at once; a multiple of AQ_LANES */
-#define CODED_ALIGN   (8 * AQ_LANES * GROUP / 32) /* elements of the longest step over a row */
+#include "kernels/loops_dot_token.h"
 
-/* A type of weights with blocks of 32. A step over a row takes as many blocks as fill
- * code_vectors vectors with their codes, each block `spread` lanes of each vector. */
-typedef struct {
-    int block_bytes;
-    int code_vectors, spread;
-    bool has_base; /* two bytes behind d; else m = centre d */
-    float centre;
-    /* The codes of n blocks, zeros for those that are missing to a step. */
-    void (*codes)(const uint8_t *block, int n, aq_vi *codes);
-} coded_format;
-
-AQ_MELT void codes_nibbles(const uint8_t *runs, int stride, int n, aq_vi *codes) {
-    const aq_vi byte = aq_vi_load_runs16(runs, stride, n), four = aq_vi_set1(0x0f0f0f0f);
-    codes[0] = aq_vi_and(byte, four);
-    codes[1] = aq_vi_and(aq_vi_right(byte, 4), four);
-}
-
-AQ_MELT void codes_q4_0(const uint8_t *block, int n, aq_vi *codes) {
-    codes_nibbles(block + 2, 18, n, codes);
-}
-
-AQ_MELT void codes_q4_1(const uint8_t *block, int n, aq_vi *codes) {
-    codes_nibbles(block + 4, 20, n, codes);
-}
-
-/* From -128 .. 127 to 0 .. 255. */
-AQ_MELT void codes_q8_0(const uint8_t *block, int n, aq_vi *codes) {
-    codes[0] = aq_vi_xor(aq_vi_load_runs32(block + 2, 34, n), aq_vi_set1((int32_t)0x80808080u));
-}
-
-static const coded_format coded_q4_0 = {18, 2, 4, false, -8.0f, codes_q4_0};
-static const coded_format coded_q4_1 = {20, 2, 4, true, 0.0f, codes_q4_1};
-static const coded_format coded_q8_0 = {34, 1, 8, false, -128.0f, codes_q8_0};
-
-#define WITH_CODED(dtype, fn, ...)                                                                 \
-    switch (dtype) {                                                                               \
-    case AQ_Q4_0:                                                                                  \
-        fn(coded_q4_0, __VA_ARGS__);                                                               \
-        break;                                                                                     \
-    case AQ_Q4_1:                                                                                  \
-        fn(coded_q4_1, __VA_ARGS__);                                                               \
-        break;                                                                                     \
-    case AQ_Q8_0:                                                                                  \
-        fn(coded_q8_0, __VA_ARGS__);                                                               \
-        break;                                                                                     \
-    default:                                                                                       \
-        break;                                                                                     \
-    }
-
-/* A coded token: digits in the order in which rows are read, then for each block of 32 its step and
- * the sum of step X. What fills up the last step is zeros. */
-typedef struct {
-    int8_t *digits; /* [steps over a row, DIGITS, code_vectors, VECTOR_BYTES] */
-    float *step;    /* [blocks] */
-    float *sum;     /* [blocks] */
-} coded_token;
-
-static int64_t coded_length(int64_t n) {
-    return (n + CODED_ALIGN - 1) / CODED_ALIGN * CODED_ALIGN;
-}
-
-static coded_token coded_at(void *memory, int64_t n) {
-    const int64_t length = coded_length(n);
-    int8_t *digits = memory;
-    float *step = (float *)(digits + DIGITS * length);
-    return (coded_token){digits, step, step + length / GROUP};
-}
-
-/* X of a block; its step, and the sum of step X. */
-AQ_MELT void code_block(const float *x, int32_t *code, float *step, float *sum) {
-    aq_v most = aq_v_set1(0.0f);
-    for (int v = 0; v < GROUP_VECTORS; v++) {
-        const aq_v a = aq_v_load(x + AQ_LANES * v);
-        most = aq_v_max(most, aq_v_max(a, aq_v_sub(aq_v_set1(0.0f), a)));
-    }
-    const float largest = aq_v_largest(most);
-    const aq_v scale = aq_v_set1(largest > 0.0f ? LARGEST_CODE / largest : 0.0f);
-    int32_t total = 0;
-    for (int v = 0; v < GROUP_VECTORS; v++)
-        aq_vi_store(code + AQ_LANES * v, aq_vi_round(aq_v_mul(aq_v_load(x + AQ_LANES * v), scale)));
-    for (int i = 0; i < GROUP; i++)
-        total += code[i];
-    *step = largest / LARGEST_CODE;
-    *sum = *step * (float)total;
-}
-
-/* The highest digits of n numbers, and the next and the last `apart` bytes behind. */
-AQ_MELT void write_digits(const int32_t *code, int n, int apart, int8_t *out) {
-    for (int i = 0; i < n; i++) {
-        const int32_t digits = (code[i] + 0x808080) ^ 0x808080;
-        out[i] = (int8_t)(digits >> 16);
-        out[apart + i] = (int8_t)(digits >> 8);
-        out[2 * apart + i] = (int8_t)digits;
-    }
-}
-
-/* Each vector of a step has one digit of one part of all its blocks. */
-AQ_MELT void code_as(const coded_format f, const float *x, int64_t n, void *memory) {
-    const coded_token to = coded_at(memory, n);
-    const int run = GROUP / f.code_vectors, blocks = VECTOR_BYTES / run;
-    const int digit = f.code_vectors * VECTOR_BYTES;
-    memset(memory, 0, AQ_CODED_BYTES((size_t)n));
-    for (int64_t b = 0; b < n / GROUP; b++) {
-        int32_t code[GROUP];
-        int8_t *at = to.digits + b / blocks * DIGITS * digit + b % blocks * run;
-        code_block(x + b * GROUP, code, to.step + b, to.sum + b);
-        for (int v = 0; v < f.code_vectors; v++)
-            write_digits(code + v * run, run, digit, at + v * VECTOR_BYTES);
-    }
-}
+#define BLOCKS_A_PART 64 /* whose steps are made at once; a multiple of AQ_LANES */
 
 /* d step of n <= AQ_LANES blocks of a row from b on; returns sum and what their m add to it. */
 AQ_MELT aq_v some_steps(const coded_format f, const uint8_t *block, int b, int n,
@@ -251,9 +136,8 @@ AQ_MELT void dot_coded_as(const coded_format f, const aq_dot_rows_args *a, void 
 }
 
 static bool code_token(aq_dtype dtype, const float *x, int64_t n, void *coded) {
-    if (dtype != AQ_Q4_0 && dtype != AQ_Q4_1 && dtype != AQ_Q8_0) return false;
     WITH_CODED(dtype, code_as, x, n, coded)
-    return true;
+    return is_coded(dtype);
 }
 
 static void dot_coded(const aq_dot_rows_args *a, void *coded) {

@@ -97,13 +97,13 @@ static void contract(const aq_test_backend *on, void *arg) {
         const size_t w_bytes = (size_t)(c->n_out[p] * aq_dtype_row_bytes(c->dtype[p], N_IN));
         const size_t y_bytes = (size_t)(c->n_tok * c->n_out[p]) * sizeof(float);
         uint8_t *w = aq_test_alloc(on->be, w_bytes);
-        float *y = aq_test_alloc(on->be, y_bytes), *b = aq_test_alloc(on->be, sizeof c->b[p]);
+        float *y = aq_test_alloc(on->be, y_bytes);
+        float *b = c->biased ? aq_test_alloc(on->be, sizeof c->b[p]) : NULL;
         memcpy(w, c->w[p], w_bytes);
-        memcpy(b, c->b[p], sizeof c->b[p]);
+        if (b) memcpy(b, c->b[p], sizeof c->b[p]);
         memset(y, 0xff, y_bytes);
         if (c->accumulate) memcpy(y, c->y0[p], y_bytes);
-        parts[p] =
-            (aq_matmul_part){w, c->dtype[p], c->n_out[p], c->biased ? b : NULL, y, c->accumulate};
+        parts[p] = (aq_matmul_part){w, c->dtype[p], c->n_out[p], b, y, c->accumulate};
     }
     on->be->ops->matmul_each(on->be, &(aq_matmul_each_args){.parts = parts,
                                                             .n_part = c->n_part,
