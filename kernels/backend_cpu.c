@@ -1,21 +1,39 @@
 /* The CPU backend: memory, choice of instruction set, and the table. */
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include "kernels/cpu.h"
 
-#define ALIGN_BYTES 64
+#define ALIGN_BYTES      64
+#define LARGE_PAGE_BYTES ((size_t)2 << 20)
 
 static const char *const isa_names[] = {"portable", "avx2", "avx512", "avx512vnni"};
+
+/* A cache is read from end to end for every token: with pages of 4 KiB, finding them takes as long
+ * as the reading. Where it is refused nothing is lost but time. */
+static void ask_large_pages(void *memory, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+    if (bytes >= LARGE_PAGE_BYTES)
+        madvise(memory, bytes / LARGE_PAGE_BYTES * LARGE_PAGE_BYTES, MADV_HUGEPAGE);
+#else
+    (void)memory;
+    (void)bytes;
+#endif
+}
 
 static aq_status cpu_alloc(aq_backend *be, size_t bytes, void **out) {
     (void)be;
     *out = NULL;
     if (bytes > SIZE_MAX - ALIGN_BYTES)
         return aq_fail(AQ_ERR_MEMORY, "%zu bytes asked for: more than memory can hold", bytes);
+    const size_t align = bytes < LARGE_PAGE_BYTES ? ALIGN_BYTES : LARGE_PAGE_BYTES;
     const size_t whole = (bytes / ALIGN_BYTES + 1) * ALIGN_BYTES;
-    void *memory = aligned_alloc(ALIGN_BYTES, whole);
+    void *memory = aligned_alloc(align, (whole + align - 1) / align * align);
     if (!memory) return aq_fail(AQ_ERR_MEMORY, "no memory for %zu bytes", bytes);
+    ask_large_pages(memory, whole);
     memset(memory, 0, whole);
     *out = memory;
     return AQ_OK;
