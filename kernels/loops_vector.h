@@ -34,16 +34,14 @@ static inline aq_v aq_v_power2(aq_vi n) {
     return aq_v_from_bits(aq_vi_left(aq_vi_add(n, aq_vi_set1(127)), 23));
 }
 
-/* exp(x) for every float: overflow gives inf, underflow rounds to subnormals and 0, NaN stays.
+/* exp(x) = 2^n p: returns p. NaN stays.
  *
  * x = n ln 2 + r with abs(r) <= ln(2)/2, exp(x) = 2^n exp(r). ln 2 is split in two so that n times
  * the leading part is exact (Cody and Waite 1980); exp(r) is its Taylor polynomial of degree 7,
- * whose remainder r^8/8! is below 6e-9. 2^n is applied in two steps, as n reaches -150. */
-static inline aq_v aq_v_exp(aq_v x) {
-    x = aq_v_max(aq_v_set1(-105.0f), x);
-    x = aq_v_min(aq_v_set1(89.0f), x);
-    const aq_vi n = aq_vi_round(aq_v_mul(x, aq_v_set1(1.44269504f)));
-    const aq_v nf = aq_v_from_int(n);
+ * whose remainder r^8/8! is below 6e-9. */
+static inline aq_v aq_v_exp_part(aq_v x, aq_vi *n) {
+    *n = aq_vi_round(aq_v_mul(x, aq_v_set1(1.44269504f)));
+    const aq_v nf = aq_v_from_int(*n);
     aq_v r = aq_v_fma(nf, aq_v_set1(-0.693359375f), x);
     r = aq_v_fma(nf, aq_v_set1(2.12194440e-4f), r);
     aq_v p = aq_v_set1(1.0f / 5040);
@@ -53,16 +51,26 @@ static inline aq_v aq_v_exp(aq_v x) {
     p = aq_v_fma(p, r, aq_v_set1(1.0f / 6));
     p = aq_v_fma(p, r, aq_v_set1(0.5f));
     p = aq_v_fma(aq_v_mul(p, r), r, r);
-    p = aq_v_add(p, aq_v_set1(1.0f));
+    return aq_v_add(p, aq_v_set1(1.0f));
+}
+
+/* exp(x) for every float: overflow gives inf, underflow rounds to subnormals and 0, NaN stays. 2^n
+ * is applied in two steps, as n reaches -150. */
+static inline aq_v aq_v_exp(aq_v x) {
+    aq_vi n;
+    x = aq_v_max(aq_v_set1(-105.0f), x);
+    x = aq_v_min(aq_v_set1(89.0f), x);
+    const aq_v p = aq_v_exp_part(x, &n);
     const aq_vi n1 = aq_vi_half(n);
     return aq_v_mul(aq_v_mul(p, aq_v_power2(n1)), aq_v_power2(aq_vi_sub(n, n1)));
 }
 
 /* exp(x) for x <= 0, but 0 where it is below 2e-38: results that are no normal numbers, as of every
- * token that is left out by a score of -inf, take the processor a hundred cycles. */
+ * token that is left out by a score of -inf, take the processor a hundred cycles. 2^n is normal. */
 static inline aq_v aq_v_exp_normal(aq_v x) {
-    const aq_v e = aq_v_exp(aq_v_max(aq_v_set1(-87.0f), x));
-    return aq_v_keep_from(e, aq_v_set1(2e-38f));
+    aq_vi n;
+    const aq_v p = aq_v_exp_part(aq_v_max(aq_v_set1(-87.0f), x), &n);
+    return aq_v_keep_from(aq_v_mul(p, aq_v_power2(n)), aq_v_set1(2e-38f));
 }
 
 static float exp_shifted(const float *x, float shift, int64_t n, float *out) {
