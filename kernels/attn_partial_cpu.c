@@ -91,19 +91,15 @@ static const void *fetch_values(const aq_score_block *block, int64_t at, int fir
                           (int64_t)n * kv->d_head, block->spare);
 }
 
-/* The values that memory is to be asked for, behind their first `head` bytes. */
-static const uint8_t *next_values(const aq_score_block *block, int64_t head) {
-    if (block->next < 0) return NULL;
-    return aq_kv_value_block(&block->args->kv, block->next, block->g) + head;
-}
-
 /* Adds the values of the tile stored at place `at`, weighted, to the results; of 8 bits, as they
  * lie. */
 static void mix_bytes(const attn_block *block, int64_t at, const aq_score_view *view) {
     const aq_score_block *scores = &block->scores;
     const aq_kv_view *kv = &scores->args->kv;
     const int64_t begin = view->begin, width = kv->d_head + 2;
-    const aq_kv_rows values = aq_kv_value_rows(scores->simd, kv, at, scores->g, scores->work);
+    const aq_kv_rows values =
+        aq_kv_value_rows(scores->simd, kv, aq_score_values(scores, at), scores->work);
+    const uint8_t *next = aq_score_ask(scores, aq_score_values(scores, scores->next), 3 * AQ_TILE);
     scores->simd->mix_bytes(&(aq_mix_bytes_args){.rows = values.rows + view->first,
                                                  .n = view->last - view->first,
                                                  .step = values.step + view->first,
@@ -115,7 +111,7 @@ static void mix_bytes(const attn_block *block, int64_t at, const aq_score_view *
                                                  .keep = block->keep + begin,
                                                  .c = block->part + begin * width,
                                                  .c_stride = width,
-                                                 .next = next_values(scores, 3 * AQ_TILE)});
+                                                 .next = next});
 }
 
 /* The same from numbers. */
@@ -123,7 +119,7 @@ static void mix_numbers(const attn_block *block, int64_t at, const aq_score_view
     const aq_kv_view *kv = &block->scores.args->kv;
     const int64_t begin = view->begin;
     const int n_token = view->last - view->first;
-    const bool stored = !aq_kv_type_coded(kv->value_type);
+    const bool ask = block->scores.next >= 0 && !aq_kv_type_coded(kv->value_type);
     aq_dtype dtype;
     const void *values = fetch_values(&block->scores, at, view->first, n_token, &dtype);
     block->scores.simd->panel(
@@ -138,7 +134,7 @@ static void mix_numbers(const attn_block *block, int64_t at, const aq_score_view
                          .keep = block->keep + begin,
                          .c = block->part + begin * (kv->d_head + 2),
                          .c_stride = kv->d_head + 2,
-                         .next = stored ? next_values(&block->scores, 0) : NULL});
+                         .next = ask ? aq_score_values(&block->scores, block->scores.next) : NULL});
 }
 
 /* With few rows a tile is gone through faster than memory brings the next one, which lies

@@ -51,6 +51,8 @@ void aq_score_take(aq_score_block *block, int g, int64_t row, int64_t n_row) {
     const aq_attn_partial_args *args = block->args;
     const int group = aq_score_group(args);
     block->g = g;
+    block->key_bytes = aq_kv_key_bytes(&args->kv);
+    block->value_bytes = aq_kv_value_bytes(&args->kv);
     block->row = row;
     block->n_row = n_row;
     for (int64_t r = 0; r < n_row; r++) {
@@ -184,16 +186,10 @@ static const void *fetch_keys(const aq_score_block *block, int64_t at, aq_dtype 
     return by_token ? transpose(block, keys, dtype) : keys;
 }
 
-/* The keys that memory is to be asked for, behind their first `head` bytes. */
-static const uint8_t *next_keys(const aq_score_block *block, int64_t head) {
-    if (block->next < 0) return NULL;
-    return aq_kv_key_block(&block->args->kv, block->next, block->g) + head;
-}
-
 /* Scores of rows begin .. end with keys that are numbers, or are made numbers. */
 static void score_numbers(const aq_score_block *block, int64_t at, int64_t begin, int64_t end) {
     const aq_attn_partial_args *args = block->args;
-    const bool stored = !aq_kv_type_coded(args->kv.key_type);
+    const bool ask = block->next >= 0 && !aq_kv_type_coded(args->kv.key_type);
     aq_dtype dtype;
     const void *keys = fetch_keys(block, at, &dtype);
     if (aq_score_sparse(args))
@@ -201,26 +197,28 @@ static void score_numbers(const aq_score_block *block, int64_t at, int64_t begin
             block->simd->score_chosen(block->q + r * args->n_dim, block->dims + r * args->n_dim,
                                       args->n_dim, keys, dtype, block->score + r * AQ_TILE);
     else
-        block->simd->panel(&(aq_panel_args){.a = block->q + begin * args->kv.n_col,
-                                            .a_stride = args->kv.n_col,
-                                            .n_row = end - begin,
-                                            .n_in = args->kv.n_col,
-                                            .b = keys,
-                                            .b_dtype = dtype,
-                                            .b_stride = AQ_TILE,
-                                            .n_out = AQ_TILE,
-                                            .c = block->score + begin * AQ_TILE,
-                                            .c_stride = AQ_TILE,
-                                            .next = stored ? next_keys(block, 0) : NULL});
+        block->simd->panel(
+            &(aq_panel_args){.a = block->q + begin * args->kv.n_col,
+                             .a_stride = args->kv.n_col,
+                             .n_row = end - begin,
+                             .n_in = args->kv.n_col,
+                             .b = keys,
+                             .b_dtype = dtype,
+                             .b_stride = AQ_TILE,
+                             .n_out = AQ_TILE,
+                             .c = block->score + begin * AQ_TILE,
+                             .c_stride = AQ_TILE,
+                             .next = ask ? aq_score_keys(block, block->next) : NULL});
 }
 
 /* The same with keys of 8 bits, as they lie. */
 static void score_bytes(const aq_score_block *block, int64_t at, int64_t begin, int64_t end) {
     const aq_kv_view *kv = &block->args->kv;
-    const aq_kv_rows keys = aq_kv_key_rows(block->simd, kv, at, block->g, block->work);
+    const aq_kv_rows keys = aq_kv_key_rows(block->simd, kv, aq_score_keys(block, at), block->work);
     const float *q = block->q + begin * kv->n_col;
     float *score = block->score + begin * AQ_TILE;
-    const uint8_t *next = next_keys(block, 4 * (int64_t)kv->n_col);
+    const int64_t head = 4 * (int64_t)kv->n_col;
+    const uint8_t *next = aq_score_ask(block, aq_score_keys(block, block->next), head);
     if (kv->key_order == AQ_KEYS_BY_TOKEN)
         block->simd->dot_bytes(&(aq_dot_bytes_args){.rows = keys.rows,
                                                     .n = AQ_TILE,

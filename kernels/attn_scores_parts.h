@@ -22,6 +22,7 @@ typedef struct {
     float *key;         /* [AQ_TILE, n_col] the current tile, widened */
     float *spare;       /* [AQ_TILE, n_col or d_head, the larger] free after the scores */
     void *work;         /* for decoding */
+    int64_t key_bytes, value_bytes; /* of a block of the cache */
     int64_t next; /* where the tile behind the current one is stored, -1: it does not matter */
 } aq_score_block;
 
@@ -52,6 +53,8 @@ static inline int64_t aq_score_place(const aq_attn_partial_args *args, int64_t t
  * by each few. */
 #define AQ_SCORE_ROWS_TO_WIDEN 8
 
+#define AQ_SCORE_LINE_BYTES 64
+
 /* Whether there are so few rows of a KV head, as in decode. */
 static inline bool aq_score_few_rows(const aq_attn_partial_args *args) {
     return args->n_q * aq_score_group(args) < AQ_SCORE_ROWS_TO_WIDEN;
@@ -66,6 +69,27 @@ static inline bool aq_score_sparse(const aq_attn_partial_args *args) {
 
 /* Columns that a score is summed over. */
 int aq_score_columns(const aq_attn_partial_args *args);
+
+/* The block of keys or values of the tile stored at place `at`. */
+static inline const uint8_t *aq_score_keys(const aq_score_block *block, int64_t at) {
+    const aq_kv_view *kv = &block->args->kv;
+    return (const uint8_t *)kv->keys + (at * kv->n_kv_head + block->g) * block->key_bytes;
+}
+
+static inline const uint8_t *aq_score_values(const aq_score_block *block, int64_t at) {
+    const aq_kv_view *kv = &block->args->kv;
+    return (const uint8_t *)kv->values + (at * kv->n_kv_head + block->g) * block->value_bytes;
+}
+
+/* Asks memory for the first `head` bytes of the next block, which begins at `from`; returns what is
+ * behind them, NULL if there is none. */
+static inline const uint8_t *aq_score_ask(const aq_score_block *block, const uint8_t *from,
+                                          int64_t head) {
+    if (block->next < 0) return NULL;
+    for (int64_t i = 0; i < head; i += AQ_SCORE_LINE_BYTES)
+        __builtin_prefetch(from + i);
+    return from + head;
+}
 
 /* `bytes` of the scratch at *at, which moves behind them. */
 static inline void *aq_score_carve(char **at, int64_t bytes) {

@@ -50,11 +50,15 @@ const uint8_t *aq_kv_value_block(const aq_kv_view *kv, int64_t tile, int g) {
     return (const uint8_t *)kv->values + (tile * kv->n_kv_head + g) * aq_kv_value_bytes(kv);
 }
 
+static void widen_key_scales(const aq_simd *simd, const aq_kv_view *kv, const uint8_t *block,
+                             void *work) {
+    simd->dequantise(AQ_F16, block, kv->n_col, lows_in(kv, work));
+    simd->dequantise(AQ_F16, block + 2 * (int64_t)kv->n_col, kv->n_col, steps_in(work));
+}
+
 void aq_decode_key_scales(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g,
                           void *work) {
-    const uint8_t *head = aq_kv_key_block(kv, tile, g);
-    simd->dequantise(AQ_F16, head, kv->n_col, lows_in(kv, work));
-    simd->dequantise(AQ_F16, head + 2 * (int64_t)kv->n_col, kv->n_col, steps_in(work));
+    widen_key_scales(simd, kv, aq_kv_key_block(kv, tile, g), work);
 }
 
 void aq_decode_key(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g, int s,
@@ -128,19 +132,19 @@ static const uint8_t **list_rows(const aq_kv_view *kv, const uint8_t *first, int
     return rows;
 }
 
-aq_kv_rows aq_kv_key_rows(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g,
+aq_kv_rows aq_kv_key_rows(const aq_simd *simd, const aq_kv_view *kv, const uint8_t *block,
                           void *work) {
     const bool by_token = kv->key_order == AQ_KEYS_BY_TOKEN;
     const int n_col = kv->n_col;
-    aq_decode_key_scales(simd, kv, tile, g, work);
-    return (aq_kv_rows){list_rows(kv, aq_kv_key_block(kv, tile, g) + 4 * (int64_t)n_col,
-                                  by_token ? AQ_TILE : n_col, by_token ? n_col : AQ_TILE, work),
+    widen_key_scales(simd, kv, block, work);
+    return (aq_kv_rows){list_rows(kv, block + 4 * (int64_t)n_col, by_token ? AQ_TILE : n_col,
+                                  by_token ? n_col : AQ_TILE, work),
                         steps_in(work), lows_in(kv, work)};
 }
 
-aq_kv_rows aq_kv_value_rows(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g,
+aq_kv_rows aq_kv_value_rows(const aq_simd *simd, const aq_kv_view *kv, const uint8_t *block,
                             void *work) {
-    const uint8_t *block = aq_kv_value_block(kv, tile, g), *zeros = block + 2 * AQ_TILE;
+    const uint8_t *zeros = block + 2 * AQ_TILE;
     float *step = value_steps_in(kv, work), *low = value_lows_in(kv, work);
     simd->dequantise(AQ_F16, block, AQ_TILE, step);
     simd->widen(zeros, AQ_TILE, -1.0f, 0.0f, low);

@@ -34,8 +34,8 @@ void aq_decode_key(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int 
 void aq_decode_values(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g, int first,
                       int n, void *work, float *out);
 
-/* Rows of codes of 8 bits where they lie, and what they stand for, in `work`: for the loops of
- * bytes (simd.h). */
+/* Rows of codes of 8 bits where they lie in a block, and what they stand for, in `work`: for the
+ * loops of bytes (simd.h). */
 typedef struct {
     const uint8_t **rows;
     const float *step, *low;
@@ -43,12 +43,12 @@ typedef struct {
 
 /* Keys of type AQ_KV_Q8: by column [n_col] rows of AQ_TILE codes with a step and low each, by token
  * [AQ_TILE] rows of n_col codes, step and low for each place. */
-aq_kv_rows aq_kv_key_rows(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g,
+aq_kv_rows aq_kv_key_rows(const aq_simd *simd, const aq_kv_view *kv, const uint8_t *block,
                           void *work);
 
 /* Values of type AQ_KV_Q8: [AQ_TILE] rows of d_head codes, with a step and low each. Leaves the
  * scales of keys in place, but not their rows. */
-aq_kv_rows aq_kv_value_rows(const aq_simd *simd, const aq_kv_view *kv, int64_t tile, int g,
+aq_kv_rows aq_kv_value_rows(const aq_simd *simd, const aq_kv_view *kv, const uint8_t *block,
                             void *work);
 
 #endif

@@ -7,9 +7,65 @@
 
 #define AQ_DOT_BYTES 1
 
-/* sum[i] + the products of the four bytes of u[i], 0 to 255, and of s[i], -128 to 127. */
+/* sum[i] + the products of the four bytes of u[i], 0 to 255, and of s[i], -128 to 127. As an
+ * instruction: around the intrinsic gcc 12 copies the sums back and forth, which takes as long as
+ * the products. */
 static inline aq_vi aq_vi_dot_bytes(aq_vi sum, aq_vi u, aq_vi s) {
-    return _mm512_dpbusd_epi32(sum, u, s);
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s));
+    return sum;
+}
+
+static inline aq_v aq_v_abs(aq_v a) {
+    return _mm512_abs_ps(a);
+}
+
+/* Whole numbers of up to 8355711 as three digits of base 256, -128 to 127, the lowest first: in
+ * every four lanes, lane d of the result has digit d of them all, the first in its lowest byte. */
+static inline aq_vi aq_vi_digits(aq_vi a) {
+    const aq_vi turn =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const aq_vi half = _mm512_set1_epi32(0x808080);
+    return _mm512_shuffle_epi8(_mm512_xor_si512(_mm512_add_epi32(a, half), half), turn);
+}
+
+/* 64 bytes of four rows, from byte `at` on, side by side: byte k of out[i] is rows[k][at + i]. */
+static inline void aq_bytes_across(const uint8_t *const *rows, int64_t at, int32_t *out) {
+    const aq_vi turn = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    aq_vi row[4];
+    for (int k = 0; k < 4; k++)
+        row[k] = _mm512_permutexvar_epi32(turn, _mm512_loadu_si512(rows[k] + at));
+    const aq_vi low01 = _mm512_unpacklo_epi8(row[0], row[1]);
+    const aq_vi low23 = _mm512_unpacklo_epi8(row[2], row[3]);
+    const aq_vi high01 = _mm512_unpackhi_epi8(row[0], row[1]);
+    const aq_vi high23 = _mm512_unpackhi_epi8(row[2], row[3]);
+    _mm512_storeu_si512(out, _mm512_unpacklo_epi16(low01, low23));
+    _mm512_storeu_si512(out + 16, _mm512_unpackhi_epi16(low01, low23));
+    _mm512_storeu_si512(out + 32, _mm512_unpacklo_epi16(high01, high23));
+    _mm512_storeu_si512(out + 48, _mm512_unpackhi_epi16(high01, high23));
+}
+
+/* 16 bytes of 16 rows, from byte `at` on, turned by fours: out[k out_stride + j] is the bytes
+ * at + 4 k .. of rows[j]. */
+static inline void aq_bytes_along(const uint8_t *const *rows, int at, int32_t *out,
+                                  int out_stride) {
+    aq_vi row[4];
+    for (int i = 0; i < 4; i++) {
+        row[i] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(rows[i] + at)));
+        row[i] =
+            _mm512_inserti32x4(row[i], _mm_loadu_si128((const __m128i *)(rows[4 + i] + at)), 1);
+        row[i] =
+            _mm512_inserti32x4(row[i], _mm_loadu_si128((const __m128i *)(rows[8 + i] + at)), 2);
+        row[i] =
+            _mm512_inserti32x4(row[i], _mm_loadu_si128((const __m128i *)(rows[12 + i] + at)), 3);
+    }
+    const aq_vi low01 = _mm512_unpacklo_epi32(row[0], row[1]);
+    const aq_vi low23 = _mm512_unpacklo_epi32(row[2], row[3]);
+    const aq_vi high01 = _mm512_unpackhi_epi32(row[0], row[1]);
+    const aq_vi high23 = _mm512_unpackhi_epi32(row[2], row[3]);
+    _mm512_storeu_si512(out, _mm512_unpacklo_epi64(low01, low23));
+    _mm512_storeu_si512(out + out_stride, _mm512_unpackhi_epi64(low01, low23));
+    _mm512_storeu_si512(out + 2 * out_stride, _mm512_unpacklo_epi64(high01, high23));
+    _mm512_storeu_si512(out + 3 * out_stride, _mm512_unpackhi_epi64(high01, high23));
 }
 
 static inline aq_vi aq_vi_xor(aq_vi a, aq_vi b) {

@@ -168,7 +168,7 @@ typedef struct {
                        float *out);
 
     /* loops_bytes.h. The products above. Where the processor multiplies bytes, x[r, i] step[i] and
-     * a[r, j] step[j] are rounded to whole numbers of 2^-15 of the largest of 256 of a row. */
+     * a[r, j] step[j] are rounded to whole numbers of 2^-23 of the largest of 256 of a row. */
     void (*dot_bytes)(const aq_dot_bytes_args *args);
     void (*mix_bytes)(const aq_mix_bytes_args *args);
 

@@ -51,7 +51,7 @@ static void fill(bytes_problem *p, const bytes_shape *shape) {
         p->keep[r] = (float)aq_rng_uniform(&rng);
 }
 
-/* What bytes add to the error: each folded factor, in its part of 256, is rounded to half of 2^-15
+/* What bytes add to the error: each folded factor, in its part of 256, is rounded to half of 2^-23
  * of the largest; errors of both signs add up as a walk does. */
 static double rounding(const bytes_problem *p, const float *x, int n) {
     double sum = 0.0;
@@ -60,7 +60,7 @@ static double rounding(const bytes_problem *p, const float *x, int n) {
         for (int i = from; i < n && i < from + 256; i++)
             largest = fmax(largest, fabs((double)x[i] * (double)p->step[i]));
         const int count = n - from < 256 ? n - from : 256;
-        sum += 4.0 * sqrt(count) * 128.0 * largest / 65536.0;
+        sum += 4.0 * sqrt(count) * ldexp(largest, 8 - 24);
     }
     return sum;
 }
