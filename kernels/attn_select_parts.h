@@ -4,16 +4,18 @@
  * query sees the first n_seen of them. The rows of a KV head are its (query, head of the group)
  * pairs: row = query * group + head; a block is the rows of a few queries.
  *
- * A block goes over the codes of all tiles and leaves the scores z of its rows in `work` (scan.c);
- * they become the weights w of each query, in place of its first row, and a search over w finds its
- * bound x. Then it goes over the tiles again: the keys and values of tokens that any of its queries
- * chose are packed, and each AQ_TILE of them go through one step of the online softmax (mix.c). */
+ * A block is worked on by one member of the team or by all of them, each with tiles of its own:
+ * first, first + step, ... It goes over the codes of its tiles and leaves exp(z - m) of its rows in
+ * `work`, m the largest score of a tile (scan.c); they become the weights w of each query, in place
+ * of its first row, and a search over w finds its bound x (choice.c). Then it goes over the tiles
+ * again: the keys and values of tokens that any of its queries chose are packed, and each AQ_TILE
+ * of them go through one step of the online softmax (mix.c). */
 #ifndef AQ_KERNELS_ATTN_SELECT_PARTS_H
 #define AQ_KERNELS_ATTN_SELECT_PARTS_H
 
 #include <stdatomic.h>
-#include <string.h>
 
+#include "kernels/attn_select_bits_parts.h"
 #include "kernels/cpu.h"
 #include "src/base/arena.h"
 
@@ -41,7 +43,8 @@ typedef struct {
 /* What members leave for the others, one for each. */
 typedef struct {
     float *m, *l;     /* [n_head] of their scores */
-    float *mass;      /* [n_kv_head, AQ_MASS_BOUNDS] */
+    float *total;     /* [n_kv_head, 2] their weights: the sum of all, and of near ones */
+    float *mass[2];   /* [n_kv_head, AQ_MASS_BOUNDS] answers to the searches, in turns */
     int64_t *n_count; /* [n_kv_head, 2] attended, touched */
     float *part;      /* [n_head, d_head + 2] */
 } aq_select_result;
@@ -50,17 +53,15 @@ typedef struct {
     const aq_attn_select_args *args;
     aq_cpu *cpu;
     int group;
-    int n_code; /* columns of the selector */
+    int n_code, n_place; /* columns of the selector, and places (simd.h) */
+    int64_t n_share;     /* members that share a query; 1: each takes whole blocks */
+    int64_t n_query;     /* of a block, but for the last */
+    int64_t most_own;    /* tiles of a member at most */
     int64_t z_stride;
-    int64_t n_query; /* of a block, but for the last */
+    int64_t key_bytes, value_bytes, code_bytes; /* of a block */
     int64_t member_bytes;
+    char *members; /* [n_thread, member_bytes] */
     atomic_llong next_block;
-    /* The query shared by the team. */
-    int64_t t;
-    float *z;                 /* [n_head, z_stride] */
-    float *m, *log_l;         /* [n_head] */
-    aq_select_search *search; /* [n_kv_head] */
-    char *members;            /* [n_thread, member_bytes] */
 } aq_select_task;
 
 /* What one member works on: a block of one KV head. */
@@ -71,40 +72,48 @@ typedef struct {
     int g;
     int64_t t; /* first query */
     int n_query, n_row;
-    /* In its share of `work`. */
+    int64_t first, step; /* its tiles; of these k is the k-th */
+    /* In its share of `work`; shared queries have the first four for all heads. */
+    float *all_z;      /* [n_row, z_stride] */
+    float *all_tile_m; /* [n_row, most_own] the largest score of a tile */
+    float *all_tile_l; /* [n_row, most_own] the sum of exp(z - m) */
+    float *z, *tile_m, *tile_l;
+    float *factor;        /* [n_row, most_own] of the weights of a tile */
     aq_select_view *view; /* [n_query] */
     float *q;             /* [n_row, n_col] scaled */
     float *q_turned;      /* [n_col, n_row rounded up], if there are rows enough */
-    float *q_code;        /* [n_row, n_column] of these the columns that are read */
+    float *q_code;        /* [n_row, n_place] of these the columns that are read */
     float *score;         /* [n_row, AQ_TILE] */
     float *hide;          /* [n_query, AQ_TILE] 0 for packed tokens that a query chose, else -inf */
     float *keep;          /* [n_row] */
-    float *m, *log_l;     /* [n_row] */
+    float *m, *l;         /* [n_row] */
     float *part;          /* [n_row, d_head + 2] */
-    float *z;             /* [n_row, z_stride] */
+    float *scan_work;     /* see aq_scan_args */
+    aq_select_search *search; /* [n_kv_head] */
     aq_select_result result;
     /* In its scratch. */
-    float *column;    /* [n_col, AQ_TILE] selector columns, or scores of packed keys */
-    float *key;       /* [AQ_TILE, n_col] packed */
-    float *value;     /* [AQ_TILE, d_head] packed */
-    void *work;       /* for decoding */
-    int16_t *columns; /* [n_column] columns of the selector that are read */
-    int16_t *dims;    /* [n_dynamic] those of one query */
-    float *strength;  /* [n_col] */
-    int32_t *rank;    /* [n_col] */
-    int n_column;
+    float *column;   /* [n_row, AQ_TILE] scores of packed keys */
+    float *key;      /* [AQ_TILE, n_col] packed */
+    float *value;    /* [AQ_TILE, d_head] packed */
+    void *work;      /* for decoding */
+    int16_t *quads;  /* [n_quad] that are read */
+    int16_t *dims;   /* [n_dynamic] columns that one query reads */
+    float *strength; /* [n_col] */
+    int32_t *rank;   /* [n_col] */
+    int n_quad;
     int n_packed;
+    bool packs_bytes; /* these are rows of bytes, and their scores are in `score` */
+    const uint8_t *value_row[AQ_TILE];
+    uint16_t value_step[AQ_TILE]; /* f16 */
+    uint8_t value_zero[AQ_TILE];
 } aq_select_block;
 
-/* attn_select_block.c. The task of these arguments; bytes of a share of `work`, for blocks of
- * n_query queries and for a query shared by the team; what the members share of it; and what a
- * member works with in either case. */
-aq_select_task aq_select_make_task(aq_cpu *cpu, const aq_attn_select_args *args);
-int64_t aq_select_block_bytes(const aq_select_task *task, int64_t n_query);
+/* attn_select_block.c. The task of these arguments, with n_share and n_query; bytes of a member's
+ * share of `work`; and what a member works with. */
+aq_select_task aq_select_make_task(aq_cpu *cpu, const aq_attn_select_args *args, int64_t n_share,
+                                   int64_t n_query);
 int64_t aq_select_member_bytes(const aq_select_task *task);
-void aq_select_carve_shared(aq_select_task *task, aq_arena *arena);
 aq_select_block aq_select_open_block(const aq_select_task *task, int thread);
-aq_select_block aq_select_open_member(const aq_select_task *task, int thread);
 
 /* attn_select_slots.c. What query t sees; the tokens of a tile that it sees and those that are near
  * to it, as bits; and the number of tokens it sees. */
@@ -118,42 +127,45 @@ int64_t aq_select_count_seen(const aq_attn_select_args *args, const aq_select_vi
 /* attn_select_block.c. Taking up queries t .. t + n_query with KV head g. */
 void aq_select_take_rows(aq_select_block *b, int64_t t, int n_query, int g);
 
-/* attn_select_scan.c. The columns of the selector that the queries read; the scores z of tiles
- * tile .. tile_end, -inf for tokens that a query does not see; weights of n tokens from `begin`
- * on, whole tiles, in place of the scores of row 0 of query i, returns their sum. */
-void aq_select_take_columns(aq_select_block *b);
-void aq_select_scan_tiles(aq_select_block *b, int64_t tile, int64_t tile_end);
-float aq_select_weigh_tokens(const aq_select_block *b, int i, int64_t begin, int64_t n,
-                             float *largest);
+/* attn_select_scan.c. Scores of the block's own tiles, as z, tile_m and tile_l; and m and l of each
+ * row over these, into b->m and b->l: -inf and 0 where it sees none. */
+void aq_select_scan_tiles(aq_select_block *b);
 
-/* attn_select_scan.c. A search among n weights of sum `total`, of which near tokens hold `near` and
- * have been taken out: while it has not ended, ask for the mass from each of the bounds on that it
- * tries, and narrow it. And the whole of it for query i. */
-float aq_select_take_near(const aq_select_block *b, int i, int64_t tile, int64_t tile_end);
+/* attn_select_choice.c. Turns the scores of query i into weights by m and l of its rows over all
+ * tiles. Returns their sum in *total and that of near tokens, whose weights become 0, in *near. */
+void aq_select_weigh_tokens(aq_select_block *b, int i, float *total, float *near);
+
+/* attn_select_choice.c. A search among n weights of sum `total`, each at most `largest`, of which
+ * near tokens hold `near`: while it has not ended, ask for the mass from each of the bounds on that
+ * it tries, and narrow it. */
 aq_select_search aq_select_start_search(double mass, double total, double near, double largest,
                                         int64_t n);
 bool aq_select_search_ends(const aq_select_search *search);
 void aq_select_try_bounds(const aq_select_search *search, float *least);
 void aq_select_narrow(aq_select_search *search, const float *least, const float *mass);
+
+/* attn_select_choice.c. The mass that weights of the block's own tiles hold, for query i, from each
+ * of the bounds on; and the whole search of a query that one member has for itself. */
+void aq_select_mass_from(const aq_select_block *b, int i, const float *least, float *mass);
 void aq_select_find_bound(aq_select_block *b, int i);
 
-/* attn_select_mix.c. Packs the keys of all tokens of a tile; scores of n packed rows from `from` on
- * with n_row rows of the block from `row` on. */
-void aq_select_pack_keys(const aq_select_block *b, int64_t tile);
+/* attn_select_mix.c. Puts keys of tokens `any` of a tile to their places in b->key; scores of n of
+ * these places from `from` on with n_row rows of the block from `row` on. */
+void aq_select_place_keys(const aq_select_block *b, int64_t tile, uint64_t any);
 void aq_select_dot_packed(const aq_select_block *b, int from, int n, int row, int n_row, float *out,
                           int64_t out_stride);
 
-/* attn_select_mix.c. Attends to what the queries chose of tiles tile,
- * tile + step, ... below tile_end, into b->part. */
-void aq_select_attend_chosen(aq_select_block *b, int64_t tile, int64_t step, int64_t tile_end);
-
-static inline int64_t aq_select_min(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
+/* attn_select_mix.c. Attends to what the queries chose of the block's own tiles, into b->part. */
+void aq_select_attend_chosen(aq_select_block *b);
 
 /* From one row of q_turned to the next. */
 static inline int aq_select_column_stride(int n_row) {
     return (n_row + AQ_COLUMNS_ALIGN - 1) / AQ_COLUMNS_ALIGN * AQ_COLUMNS_ALIGN;
+}
+
+/* No weight is larger: each row adds at most 1, and a little by rounding. */
+static inline double aq_select_largest(const aq_select_task *task) {
+    return 1.001 * (task->args->group_mean ? task->group : 1);
 }
 
 static inline bool aq_select_by_mass(const aq_select_task *task) {
@@ -164,31 +176,17 @@ static inline int64_t aq_select_tiles_of(int64_t n_token) {
     return (n_token + AQ_TILE - 1) / AQ_TILE;
 }
 
-/* Bits begin .. end of 64, as far as there are such. */
-static inline uint64_t aq_select_bits_between(int64_t begin, int64_t end) {
-    end = aq_select_min(end, AQ_TILE);
-    if (begin < 0) begin = 0;
-    if (begin >= end) return 0;
-    return ~(uint64_t)0 >> (AQ_TILE - (end - begin)) << begin;
+/* How many of its own tiles query i sees; and the most of any query. */
+static inline int64_t aq_select_own_tiles(const aq_select_block *b, int i) {
+    const int64_t n_tile = aq_select_tiles_of(b->view[i].n_seen);
+    return n_tile <= b->first ? 0 : (n_tile - b->first - 1) / b->step + 1;
 }
 
-/* The first run of bits that are set: *first, and its length. */
-static inline int aq_select_run(uint64_t bits, int *first) {
-    *first = __builtin_ctzll(bits);
-    const uint64_t rest = ~(bits >> *first);
-    return rest == 0 ? AQ_TILE : __builtin_ctzll(rest);
-}
-
-static inline float aq_select_float_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static inline uint32_t aq_select_bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
+static inline int64_t aq_select_most_tiles(const aq_select_block *b) {
+    int64_t most = 0;
+    for (int i = 0; i < b->n_query; i++)
+        most = -aq_select_min(-most, -aq_select_own_tiles(b, i));
+    return most;
 }
 
 #endif

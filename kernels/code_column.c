@@ -6,8 +6,8 @@
 #include "kernels/codes.h"
 #include "src/base/dtype.h"
 
-/* Where the levels of 2 bits part: half-way between 0.4528 and 1.510. */
-#define LEVEL_EDGE 0.9814f
+/* Where the levels of 2 bits part: half-way between 0.453 and 1.510. */
+#define LEVEL_EDGE 0.9815f
 
 /* Rounds of regression. More cost more than they gain. */
 #define ROUNDS 2

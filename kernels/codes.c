@@ -4,7 +4,7 @@
 
 #include "kernels/code_column.h"
 
-const float aq_code_levels[2][4] = {{-0.7979f, 0.7979f}, {-1.510f, -0.4528f, 0.4528f, 1.510f}};
+const float aq_code_levels[2][4] = {{-0.7979f, 0.7979f}, {-1.510f, -0.453f, 0.453f, 1.510f}};
 
 static void pack_plane(const uint8_t *codes, int n, int width, int shift, uint8_t *plane) {
     const int m = (n * width + 7) / 8, mask = (1 << width) - 1;
@@ -199,17 +199,32 @@ void aq_code_values(const aq_kv_view *kv, const float *tile, uint8_t *work, void
     }
 }
 
+/* Packs n columns of codes, at most 4, with those of a token together. Returns the first byte
+ * behind. */
+static uint8_t *pack_quad(const aq_column_codes *columns, int n, int bits, uint8_t *run) {
+    uint8_t mixed[4 * AQ_TILE];
+    for (int s = 0; s < AQ_TILE; s++)
+        for (int k = 0; k < n; k++)
+            mixed[s * n + k] = columns[k].code[s];
+    aq_codes_pack(mixed, n * AQ_TILE, bits, run);
+    return run + aq_code_run_bytes(n * AQ_TILE, bits);
+}
+
 void aq_code_selector(const aq_kv_view *kv, const float *tile, void *block) {
-    const int n = aq_code_layout_columns(&kv->codes);
-    uint8_t *bases = block, *steps = bases + 2 * (int64_t)n, *run = steps + n;
-    for (int c = 0; c < n; c++) {
-        float gathered[AQ_TILE];
-        aq_column_codes codes;
-        const int bits = aq_code_layout_bits_at(&kv->codes, c);
-        aq_column_fit(take_column(kv, tile, c, gathered), bits, &codes);
-        put_f16(bases, c, codes.base);
-        steps[c] = codes.step8;
-        aq_codes_pack(codes.code, AQ_TILE, bits, run);
-        run += aq_code_run_bytes(AQ_TILE, bits);
+    const int n_column = aq_code_layout_columns(&kv->codes);
+    uint8_t *bases = block, *steps = bases + 2 * (int64_t)n_column, *run = steps + n_column;
+    for (int i = 0, c = 0; i < kv->codes.n_segment; i++) {
+        const aq_code_segment segment = kv->codes.segments[i];
+        for (int left = segment.n, n; left > 0; left -= n) {
+            aq_column_codes columns[4];
+            n = left < 4 ? left : 4;
+            for (int k = 0; k < n; k++, c++) {
+                float gathered[AQ_TILE];
+                aq_column_fit(take_column(kv, tile, c, gathered), segment.bits, &columns[k]);
+                put_f16(bases, c, columns[k].base);
+                steps[c] = columns[k].step8;
+            }
+            run = pack_quad(columns, n, segment.bits, run);
+        }
     }
 }

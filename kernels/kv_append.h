@@ -16,12 +16,13 @@
  *             key[s, c] = low[c] + step[c] code[s, c]
  *   values    f16 step[AQ_TILE], u8 zero[AQ_TILE]; then the runs of a token
  *             value[s, i] = step[s] (code[s, i] - zero[s])
- *   selector  of the n columns of its layout: f16 base[n], u8 step8[n]; then a run of AQ_TILE codes
- *             a column
+ *   selector  of the n columns of its layout: f16 base[n], u8 step8[n]; then a run of codes for
+ *             every four columns of a segment, and one for those left over at its end, in each of
+ *             which the codes of a token stand together: [AQ_TILE, columns]
  *             key[s, c] is about base[c] + step[c] level(code[s, c]), where level(code) is
  *               code itself for 3 bits and more;
- *               -1.510, -0.4528, 0.4528, 1.510 for 2 bits, -0.7979, 0.7979 for 1: the best levels
- *               for a normal distribution (Max 1960)
+ *               -1.510, -0.453, 0.453, 1.510 for 2 bits, -0.7979, 0.7979 for 1: the best levels
+ *               for a normal distribution (Max 1960), those of 2 bits as multiples of 0.151
  *             base and step are fitted to the column by least squares, see code_column.h
  *             step = step8 == 0 ? 0 : 2^((step8 >> 3) - 24) (1 + (step8 & 7) / 8)
  *

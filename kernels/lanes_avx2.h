@@ -104,6 +104,14 @@ static inline aq_vi aq_vi_load(const int32_t *p) {
     return _mm256_loadu_si256((const __m256i *)p);
 }
 
+static inline void aq_vi_store(int32_t *p, aq_vi a) {
+    _mm256_storeu_si256((__m256i *)p, a);
+}
+
+static inline aq_vi aq_vi_load_bytes(const uint8_t *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
 static inline aq_vi aq_vi_count(void) {
     return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
 }

@@ -5,113 +5,37 @@
 
 #include <math.h>
 
-#include "kernels/codes.h"
 #include "kernels/kv_append.h"
-#include "kernels/loops_codes.h"
 #include "kernels/loops_vector.h"
 
-/* 64 codes of 2 bits: byte i holds codes i, i + 16, i + 32, i + 48. */
-AQ_INLINE void look_up_quads(const uint8_t *plane, aq_v quad, float *out) {
-    for (int i = 0; i < 16; i += AQ_LANES) {
-        const aq_vi byte = aq_vi_load_u8(plane + i);
-        for (int k = 0; k < 4; k++)
-            aq_v_store(out + 16 * k + i, aq_quad_at(quad, aq_vi_right(byte, 2 * k)));
-    }
-}
-
-/* 64 codes of 1 bit: byte i holds codes i, i + 8, ... The same bytes again, a bit further, make the
- * plane above, of whose codes only the low bit counts. */
-AQ_INLINE void look_up_pairs(const uint8_t *plane, const float *level, float *out) {
-    const float quad[4] = {level[0], level[1], level[0], level[1]};
-    uint64_t twice[2];
-    memcpy(twice, plane, sizeof twice[0]);
-    twice[1] = twice[0] >> 1;
-    look_up_quads((const uint8_t *)twice, aq_quad_make(quad), out);
-}
-
-AQ_INLINE void look_up_nibbles(const uint8_t *plane, aq_levels levels, float *out) {
-    for (int i = 0; i < 32; i += AQ_LANES) {
-        const aq_vi byte = aq_vi_load_u8(plane + i);
-        aq_v_store(out + i, aq_levels_at(levels, byte));
-        aq_v_store(out + 32 + i, aq_levels_at(levels, aq_vi_right(byte, 4)));
-    }
-}
-
-static void code_column(const uint8_t *run, int bits, float base, float step, float *out) {
-    uint8_t codes[AQ_TILE];
-    float level[4];
-    for (int i = 0; i < 4 && bits <= 2; i++)
-        level[i] = base + step * aq_code_levels[bits - 1][i];
-    if (bits == 1) {
-        look_up_pairs(run, level, out);
-    } else if (bits == 2) {
-        look_up_quads(run, aq_quad_make(level), out);
-    } else if (bits == 4) {
-        look_up_nibbles(run, aq_levels_make(step, base), out);
-    } else {
-        unpack_run(run, AQ_TILE, bits, codes);
-        widen(codes, AQ_TILE, step, base, out);
-    }
-}
-
-static void code_columns(const aq_code_columns_args *a) {
-    const aq_code_segment *segment = a->layout->segments;
-    const uint8_t *step8 = a->block + 2 * a->n, *run = step8 + a->n;
-    int first = 0; /* column of the segment */
-    for (int j = 0; j < a->n_column; j++) {
-        const int c = a->columns[j];
-        uint16_t base;
-        for (; c >= first + segment->n; segment++) {
-            run += segment->n * segment->bits * AQ_TILE / 8;
-            first += segment->n;
-        }
-        memcpy(&base, a->block + 2 * c, sizeof base);
-        code_column(run + (c - first) * segment->bits * AQ_TILE / 8, segment->bits,
-                    aq_f16_lane(base), aq_step8_value(step8[c]), a->out + j * AQ_TILE);
-    }
-}
-
-static void soft_total(const float *x, int64_t n, float *m, float *l) {
-    aq_v most[2] = {aq_v_set1(-INFINITY), aq_v_set1(-INFINITY)};
-    aq_v sum[2] = {aq_v_set1(0.0f), aq_v_set1(0.0f)};
-    for (int64_t i = 0; i < n; i += 2 * AQ_LANES)
-        for (int v = 0; v < 2; v++)
-            most[v] = aq_v_max(most[v], aq_v_load(x + i + AQ_LANES * v));
-    *m = aq_v_largest(aq_v_max(most[0], most[1]));
+static float soft_tile(float *z, float *m) {
+    aq_v most = aq_v_load(z);
+    for (int i = AQ_LANES; i < AQ_TILE; i += AQ_LANES)
+        most = aq_v_max(most, aq_v_load(z + i));
+    *m = aq_v_largest(most);
     const aq_v shift = aq_v_set1(*m == -INFINITY ? 0.0f : *m);
-    for (int64_t i = 0; i < n; i += 2 * AQ_LANES)
-        for (int v = 0; v < 2; v++)
-            sum[v] =
-                aq_v_add(sum[v], aq_v_exp_normal(aq_v_sub(aq_v_load(x + i + AQ_LANES * v), shift)));
-    *l = aq_v_sum(aq_v_add(sum[0], sum[1]));
+    aq_v sum = aq_v_set1(0.0f);
+    for (int i = 0; i < AQ_TILE; i += AQ_LANES) {
+        const aq_v e = aq_v_exp_normal(aq_v_sub(aq_v_load(z + i), shift));
+        aq_v_store(z + i, e);
+        sum = aq_v_add(sum, e);
+    }
+    return aq_v_sum(sum);
 }
 
-/* Differences first: m and log_l of a row may be far apart. */
-AQ_INLINE aq_v log_weight(const aq_weigh_args *a, int r, int64_t i) {
-    const aq_v z = aq_v_load(a->z + r * a->z_stride + i);
-    return aq_v_sub(aq_v_sub(z, aq_v_set1(a->m[r])), aq_v_set1(a->log_l[r]));
-}
-
-static float weigh(const aq_weigh_args *a, float *largest) {
-    const aq_v share = aq_v_set1(1.0f / (float)a->n_row);
-    aq_v total = aq_v_set1(0.0f), most = aq_v_set1(0.0f);
-    for (int64_t i = 0; i < a->n; i += AQ_LANES) {
-        aq_v w = log_weight(a, 0, i);
-        if (a->mean) {
-            w = aq_v_exp_normal(w);
-            for (int r = 1; r < a->n_row; r++)
-                w = aq_v_add(w, aq_v_exp_normal(log_weight(a, r, i)));
-            w = aq_v_mul(w, share);
-        } else {
-            for (int r = 1; r < a->n_row; r++)
-                w = aq_v_max(w, log_weight(a, r, i));
-            w = aq_v_exp_normal(w);
+static float weigh(const aq_weigh_args *a) {
+    aq_v total = aq_v_set1(0.0f);
+    for (int64_t i = 0; i < a->n_tile * AQ_TILE; i += AQ_LANES) {
+        const float *factor = a->factor + i / AQ_TILE;
+        aq_v w = aq_v_mul(aq_v_load(a->e + i), aq_v_set1(factor[0]));
+        for (int r = 1; r < a->n_row; r++) {
+            const aq_v e = aq_v_load(a->e + r * a->e_stride + i);
+            const aq_v f = aq_v_set1(factor[r * a->factor_stride]);
+            w = a->mean ? aq_v_fma(e, f, w) : aq_v_max(w, aq_v_mul(e, f));
         }
         aq_v_store(a->w + i, w);
         total = aq_v_add(total, w);
-        most = aq_v_max(most, w);
     }
-    *largest = aq_v_largest(most);
     return aq_v_sum(total);
 }
 

@@ -9,6 +9,7 @@
 #include "kernels/loops_bytes.h"
 #include "kernels/loops_codes.h"
 #include "kernels/loops_dims.h"
+#include "kernels/loops_scan.h"
 #include "kernels/loops_select.h"
 #include "kernels/loops_vector.h"
 #include "kernels/loops_weight.h"
@@ -37,8 +38,8 @@ const aq_simd AQ_SIMD_TABLE = {
     .panel = panel,
     .score_chosen = score_chosen,
     .soften = soften,
-    .code_columns = code_columns,
-    .soft_total = soft_total,
+    .scan_codes = scan_codes,
+    .soft_tile = soft_tile,
     .weigh = weigh,
     .mass_from = mass_from,
     .bits_from = bits_from,

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "kernels/activate.h"
+#include "kernels/simd_attn_parts.h"
 #include "src/base/dtype.h"
 #include "src/base/kv_type.h"
 
@@ -74,66 +75,6 @@ typedef struct {
     bool accumulate;
 } aq_scale_by_args;
 
-/* Columns of a selector's block (kv_append.h) to the numbers that their codes stand for. */
-typedef struct {
-    const uint8_t *block;
-    const aq_code_layout *layout;
-    int n;                  /* columns of the layout */
-    const int16_t *columns; /* [n_column] rising */
-    int n_column;
-    float *out; /* [n_column, AQ_TILE] */
-} aq_code_columns_args;
-
-/* Products with rows of codes of 8 bits, as a cache stores them (kv_append.h), wherever in memory
- * each row begins. step and low are what the codes stand for, low + step * code.
- *
- * Along the rows, as for scores of keys by token, with a step and low for each place of a row:
- *   y[r, j] = sum_i x[r, i] (low[i] + step[i] rows[j][i])
- * Nothing is read behind n_in codes. */
-typedef struct {
-    const uint8_t *const *rows; /* [n] of n_in codes */
-    int n;
-    const float *step, *low; /* [n_in] */
-    int n_in;
-    const float *x; /* [n_row, n_in], x_stride from one row to the next */
-    int64_t x_stride;
-    int n_row;
-    float *y; /* [n_row, n], y_stride from one row to the next */
-    int64_t y_stride;
-    const uint8_t *next; /* [n, n_in] read soon after (aq_panel_args), or NULL */
-} aq_dot_bytes_args;
-
-/* Across the rows, as for values of tokens or scores of keys by column, with a step and low for
- * each row:
- *   c[r, i] = keep[r] c[r, i] + sum_j a[r, j] (low[j] + step[j] rows[j][i]) */
-typedef struct {
-    const uint8_t *const *rows; /* [n] of n_out codes */
-    int n;
-    const float *step, *low; /* [n] */
-    const float *a;          /* [n_row, n], a_stride from one row to the next */
-    int64_t a_stride;
-    int n_row;
-    int n_out;
-    const float *keep; /* [n_row]; NULL: 0, and c is not read */
-    float *c;          /* [n_row, n_out], c_stride from one row to the next */
-    int64_t c_stride;
-    const uint8_t *next; /* [n, n_out] read soon after (aq_panel_args), or NULL */
-} aq_mix_bytes_args;
-
-/* The weight of tokens for a group: w[s] = the largest over the rows r of exp(z[r, s] - m[r] -
- * log_l[r]), or their mean. */
-typedef struct {
-    const float *z; /* [n_row, n], z_stride from one row to the next */
-    int64_t z_stride;
-    const float *m, *log_l; /* [n_row] */
-    int n_row;
-    bool mean;
-    int64_t n; /* whole tiles */
-    float *w;  /* [n]; may be row 0 of z */
-} aq_weigh_args;
-
-#define AQ_MASS_BOUNDS 3
-
 /* No entry may be NULL in a table that was built. */
 typedef struct {
     const char *name;
@@ -193,14 +134,16 @@ typedef struct {
      * multiplied. */
     float (*soften)(float *s, int first_seen, int n_seen, float *m, float *l);
 
-    /* loops_select.h. The columns above. */
-    void (*code_columns)(const aq_code_columns_args *args);
+    /* loops_scan.h. The scores above: error of a sum over the columns of the layout of
+     * abs(q base) + abs(q step level). */
+    void (*scan_codes)(const aq_scan_args *args);
 
-    /* loops_select.h, n in whole tiles. m = max x[i] and l = sum exp(x[i] - m), of n > 0; the
-     * weights above, returns their sum; mass[k] = the sum of the w[i] >= least[k]; and a bit for
-     * each of the AQ_TILE weights that is at least `least`. */
-    void (*soft_total)(const float *x, int64_t n, float *m, float *l);
-    float (*weigh)(const aq_weigh_args *args, float *largest);
+    /* loops_select.h. Of the AQ_TILE scores z of a tile *m = the largest, and z = exp(z - *m), of
+     * which the sum is returned: all 0 if *m = -inf. The weights above, returns their sum. Over n
+     * weights, whole tiles: mass[k] = the sum of the w[i] >= least[k]. And a bit for each of
+     * AQ_TILE weights that is at least `least`. */
+    float (*soft_tile)(float *z, float *m);
+    float (*weigh)(const aq_weigh_args *args);
     void (*mass_from)(const float *w, int64_t n, const float *least, float *mass);
     uint64_t (*bits_from)(const float *w, float least);
 

@@ -35,7 +35,7 @@ static double step_value(int step8) {
 }
 
 static double level_value(int bits, int code) {
-    static const double one[] = {-0.7979, 0.7979}, two[] = {-1.510, -0.4528, 0.4528, 1.510};
+    static const double one[] = {-0.7979, 0.7979}, two[] = {-1.510, -0.453, 0.453, 1.510};
     return bits == 1 ? one[code] : bits == 2 ? two[code] : code;
 }
 

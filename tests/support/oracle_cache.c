@@ -210,12 +210,19 @@ double aq_cache_selector_step(const aq_kv_view *kv, int64_t tile, int g, int c) 
 
 double aq_cache_selector(const aq_kv_view *kv, int64_t tile, int g, int s, int c,
                          aq_cache_bug bug) {
-    static const double level2[] = {-1.510, -0.4528, 0.4528, 1.510}, level1[] = {-0.7979, 0.7979};
+    static const double level2[] = {-1.510, -0.453, 0.453, 1.510}, level1[] = {-0.7979, 0.7979};
     const int n = selector_columns(kv), bits = selector_bits(kv, c);
     const uint8_t *block = selector_block(kv, tile, g), *run = block + 3 * n;
-    for (int before = 0; before < c; before++)
+    int first = 0, end = 0; /* columns of the segment */
+    for (int i = 0; end <= c; i++) {
+        first = end;
+        end += kv->codes.segments[i].n;
+    }
+    const int quad = first + (c - first) / 4 * 4, width = end - quad < 4 ? end - quad : 4;
+    for (int before = 0; before < quad; before++)
         run += run_bytes(AQ_TILE, selector_bits(kv, before));
-    const int code = code_at(run, AQ_TILE, bits, s, bug);
+    const int at = bug == AQ_CACHE_ORDER ? (c - quad) * AQ_TILE + s : s * width + c - quad;
+    const int code = code_at(run, width * AQ_TILE, bits, at, bug);
     const double level = bits == 1                             ? level1[code]
                          : bits == 2 && bug != AQ_CACHE_LEVELS ? level2[code]
                                                                : code;

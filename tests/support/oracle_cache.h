@@ -16,7 +16,8 @@ typedef enum {
     AQ_CACHE_NEIGHBOUR, /* step of the next column (values: token) */
     AQ_CACHE_ZERO,      /* the zero point is ignored */
     AQ_CACHE_CLOSED,    /* the open tile is read from its blocks */
-    AQ_CACHE_ORDER,     /* keys by column are taken for keys by token and the reverse */
+    AQ_CACHE_ORDER,     /* keys by column are taken for keys by token and the reverse; selector:
+                           a quad is taken for columns one after the other */
     AQ_CACHE_LEVELS,    /* selector: levels of 2 bits are taken for min-max */
     AQ_CACHE_STEP8,     /* selector: the step's mantissa is ignored */
     AQ_CACHE_BUGS
