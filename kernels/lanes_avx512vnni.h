@@ -149,13 +149,4 @@ static inline void aq_v_sum4(const aq_v *a, float *out) {
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
 
-/* Whole numbers of up to 8355711 as three digits of base 256, -128 to 127, the lowest first: in
- * every four lanes, lane d of the result has digit d of them all, the first in its lowest byte. */
-static inline aq_vi aq_vi_digits(aq_vi a) {
-    const aq_vi turn =
-        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    const aq_vi half = _mm512_set1_epi32(0x808080);
-    return _mm512_shuffle_epi8(_mm512_xor_si512(_mm512_add_epi32(a, half), half), turn);
-}
-
 #endif
