@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "calib/basis.h"
-#include "calib/spread.h"
 #include "src/engine/engine.h"
 
 /* Long, because keys far into a context are what a projection is for. */
@@ -50,7 +49,12 @@ static aq_status cut_text(const aq_model_config *config, int64_t n,
 /* aq_hooks.tap: sums what this step's tokens have, sinks left out. */
 static aq_status add_step(void *arg, int layer, const int64_t *pos, int64_t n_tok, const float *q,
                           const float *k) {
-    aq_spread_add(arg, layer, pos, n_tok, q, k);
+    aq_gram *gram = arg;
+    int64_t skip = 0;
+    while (skip < n_tok && pos[skip] < AQ_CALIBRATE_SINKS)
+        skip++;
+    aq_gram_add(gram, layer, q + skip * gram->n_head * gram->d_head,
+                k + skip * gram->n_kv_head * gram->d_head, n_tok - skip);
     return AQ_OK;
 }
 
@@ -60,9 +64,9 @@ int64_t aq_calibrate_chunk_begin(int64_t c, int64_t n_chunk, int64_t chunk_tok, 
 }
 
 /* Runs chunk c of the text from an empty context. */
-static aq_status run_chunk(aq_session *session, aq_spread *spread, const cut *cut, int64_t c,
+static aq_status run_chunk(aq_session *session, aq_gram *gram, const cut *cut, int64_t c,
                            const int32_t *ids, const int32_t *bos) {
-    const aq_hooks hooks = {.arg = spread, .tap = add_step};
+    const aq_hooks hooks = {.arg = gram, .tap = add_step};
     const int64_t begin =
         aq_calibrate_chunk_begin(c, cut->n_chunk, cut->chunk_tok, cut->n, cut->n_use);
     const int64_t n = min(cut->chunk_tok, cut->n_use - c * cut->chunk_tok);
@@ -85,14 +89,11 @@ static aq_status run_share(aq_engine *engine, const aq_comm *comm, const cut *cu
     aq_session *session = NULL;
     if (n_mine <= 0) return AQ_OK;
     AQ_TRY(aq_session_open(engine, &session_options, &session));
-    aq_spread spread;
-    aq_status status =
-        aq_spread_open(engine, session, engine->config.n_ctx, AQ_CALIBRATE_SINKS, gram, &spread);
+    aq_status status = AQ_OK;
     for (int64_t j = 0; status == AQ_OK && j < n_mine; j++) {
-        status = run_chunk(session, &spread, cut, rank + j * n_rank, ids, &options->bos);
+        status = run_chunk(session, gram, cut, rank + j * n_rank, ids, &options->bos);
         if (status == AQ_OK && options->progress) options->progress(options->arg, j + 1, n_mine);
     }
-    aq_spread_close(&spread);
     aq_session_close(session);
     return status;
 }

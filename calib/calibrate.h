@@ -1,9 +1,8 @@
 /* Calibration over ranks: text in, projection out.
  *
  * Chunks are spread evenly over the text; chunk c goes to rank c % P, which runs it through a dense
- * session of its own and adds the queries and keys of every layer to its Gram sums, spread over the
- * model's context if that is longer than a chunk (calib/spread.h). One all-reduce joins the sums,
- * problem i is solved by rank i % P, and every rank gets all bases. */
+ * session of its own and adds the queries and keys of every layer to its Gram sums. One all-reduce
+ * joins the sums, problem i is solved by rank i % P, and every rank gets all bases. */
 #ifndef AQ_CALIB_CALIBRATE_H
 #define AQ_CALIB_CALIBRATE_H
 
