@@ -347,9 +347,9 @@ def adaptive(data):
         kind, value = name.split('-')
         change = percent(own['kl'] / other['kl'] - 1, 0) if own and other else ''
         body.append([f'`--k-{kind}` {value}', fixed((own or {}).get('dims'), 1),
-                     number((own or {}).get('kl')), fixed((other or {}).get('dims'), 1),
+                     number((own or {}).get('kl')), number((other or {}).get('k_ratio')),
                      number((other or {}).get('kl')), change])
-    return grid(['', 'dimensions', 'KL', 'fixed k: dimensions', 'KL', 'difference'], body)
+    return grid(['', 'dimensions', 'KL', 'fixed k: share', 'KL', 'difference'], body)
 
 
 def searches(data):
