@@ -49,12 +49,7 @@ static aq_status cut_text(const aq_model_config *config, int64_t n,
 /* aq_hooks.tap: sums what this step's tokens have, sinks left out. */
 static aq_status add_step(void *arg, int layer, const int64_t *pos, int64_t n_tok, const float *q,
                           const float *k) {
-    aq_gram *gram = arg;
-    int64_t skip = 0;
-    while (skip < n_tok && pos[skip] < AQ_CALIBRATE_SINKS)
-        skip++;
-    aq_gram_add(gram, layer, q + skip * gram->n_head * gram->d_head,
-                k + skip * gram->n_kv_head * gram->d_head, n_tok - skip);
+    aq_gram_add_from(arg, layer, AQ_CALIBRATE_SINKS, pos, n_tok, q, k);
     return AQ_OK;
 }
 

@@ -122,6 +122,15 @@ void aq_gram_add(aq_gram *gram, int layer, const float *q, const float *k, int64
         add_share(&task, 0, 1);
 }
 
+void aq_gram_add_from(aq_gram *gram, int layer, int64_t first, const int64_t *pos, int64_t n_tok,
+                      const float *q, const float *k) {
+    int64_t skip = 0;
+    while (skip < n_tok && pos[skip] < first)
+        skip++;
+    aq_gram_add(gram, layer, q + skip * gram->n_head * gram->d_head,
+                k + skip * gram->n_kv_head * gram->d_head, n_tok - skip);
+}
+
 aq_gram_sums aq_gram_get(const aq_gram *gram, int64_t i) {
     const int64_t d = gram->d_head;
     const double *gk = gram->data + i * problem_doubles(gram);

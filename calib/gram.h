@@ -45,6 +45,11 @@ void aq_gram_close(aq_gram *gram);
  * threads. n_tok 0 is allowed. Allocates nothing. Local. */
 void aq_gram_add(aq_gram *gram, int layer, const float *q, const float *k, int64_t n_tok);
 
+/* The same of those tokens of a step that stand at position `first` or further on; pos[n_tok]
+ * rises. Local. */
+void aq_gram_add_from(aq_gram *gram, int layer, int64_t first, const int64_t *pos, int64_t n_tok,
+                      const float *q, const float *k);
+
 /* The sums of problem i = layer * n_kv_head + head; they belong to the gram. Local. */
 aq_gram_sums aq_gram_get(const aq_gram *gram, int64_t i);
 

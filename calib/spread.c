@@ -36,17 +36,12 @@ static void move_on(const aq_spread *s, const int64_t *pos, int64_t n_tok, const
 
 void aq_spread_add(const aq_spread *s, int layer, const int64_t *pos, int64_t n_tok, const float *q,
                    const float *k) {
-    aq_gram *gram = s->gram;
-    int64_t skip = 0;
-    while (skip < n_tok && pos[skip] < s->n_skip)
-        skip++;
     if (s->table) {
         move_on(s, pos, n_tok, q, k);
         q = s->q;
         k = s->k;
     }
-    aq_gram_add(gram, layer, q + skip * gram->n_head * gram->d_head,
-                k + skip * gram->n_kv_head * gram->d_head, n_tok - skip);
+    aq_gram_add_from(s->gram, layer, s->n_skip, pos, n_tok, q, k);
 }
 
 aq_status aq_spread_open(aq_engine *engine, const aq_session *session, int64_t n_ctx,
