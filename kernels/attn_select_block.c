@@ -121,10 +121,9 @@ aq_select_block aq_select_open_block(const aq_select_task *task, int thread) {
     return b;
 }
 
-/* Takes up queries t .. t + n_query with KV head g. */
-void aq_select_take_rows(aq_select_block *b, int64_t t, int n_query, int g) {
-    const aq_attn_select_args *args = b->args;
-    const int group = b->task->group, n_col = args->kv.n_col;
+/* Turns to queries t .. t + n_query with KV head g, without the queries themselves. */
+void aq_select_turn_to(aq_select_block *b, int64_t t, int n_query, int g) {
+    const int group = b->task->group;
     b->g = g;
     b->t = t;
     b->n_query = n_query;
@@ -133,6 +132,15 @@ void aq_select_take_rows(aq_select_block *b, int64_t t, int n_query, int g) {
     b->z = b->all_z + above * b->task->z_stride;
     b->tile_m = b->all_tile_m + above * b->task->most_own;
     b->tile_l = b->all_tile_l + above * b->task->most_own;
+    for (int i = 0; i < n_query; i++)
+        b->view[i] = aq_select_view_of(b->args, t + i);
+}
+
+/* Takes up queries t .. t + n_query with KV head g. */
+void aq_select_take_rows(aq_select_block *b, int64_t t, int n_query, int g) {
+    const aq_attn_select_args *args = b->args;
+    const int group = b->task->group, n_col = args->kv.n_col;
+    aq_select_turn_to(b, t, n_query, g);
     for (int r = 0; r < b->n_row; r++) {
         const int64_t row = (t + r / group) * args->n_head + g * group + r % group;
         for (int c = 0; c < n_col; c++)
@@ -148,6 +156,4 @@ void aq_select_take_rows(aq_select_block *b, int64_t t, int n_query, int g) {
                                             .out = b->q_turned,
                                             .out_stride = stride});
     }
-    for (int i = 0; i < n_query; i++)
-        b->view[i] = aq_select_view_of(args, t + i);
 }

@@ -99,7 +99,7 @@ static void join_totals(aq_select_block *b, int g) {
 static void weigh_share(aq_select_block *b, int64_t t) {
     for (int g = 0; g < b->args->kv.n_kv_head; g++) {
         float *total = b->result.total + 2 * g;
-        aq_select_take_rows(b, t, 1, g);
+        aq_select_turn_to(b, t, 1, g);
         join_totals(b, g);
         aq_select_weigh_tokens(b, 0, &total[0], &total[1]);
     }
@@ -144,7 +144,7 @@ static void search_share(aq_select_block *b, int64_t t) {
         turn = 1 - turn;
         for (int g = 0; g < b->args->kv.n_kv_head; g++) {
             if (aq_select_search_ends(&b->search[g])) continue;
-            aq_select_take_rows(b, t, 1, g);
+            aq_select_turn_to(b, t, 1, g);
             aq_select_try_bounds(&b->search[g], least);
             aq_select_mass_from(b, 0, least, b->result.mass[turn] + g * AQ_MASS_BOUNDS);
         }

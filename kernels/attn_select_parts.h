@@ -124,7 +124,8 @@ uint64_t aq_select_near_bits(const aq_attn_select_args *args, const aq_select_vi
                              int64_t tile);
 int64_t aq_select_count_seen(const aq_attn_select_args *args, const aq_select_view *view);
 
-/* attn_select_block.c. Taking up queries t .. t + n_query with KV head g. */
+/* attn_select_block.c. Turning to queries t .. t + n_query with KV head g; taking them up too. */
+void aq_select_turn_to(aq_select_block *b, int64_t t, int n_query, int g);
 void aq_select_take_rows(aq_select_block *b, int64_t t, int n_query, int g);
 
 /* attn_select_scan.c. Scores of the block's own tiles, as z, tile_m and tile_l; and m and l of each
