@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "src/base/kv_type.h"
+#include "src/model/synth.h"
 
 #define DECODE  AQ_BENCH_DECODE
 #define STRONG  AQ_BENCH_STRONG
@@ -36,7 +37,9 @@ typedef struct {
 #define KEY_TYPES   "f32|bf16|q8|q6|q5|q5m|q4"
 
 static const option table[] = {
-    {"-m", "--model", TEXT, AT(model), MODEL, "FILE", NULL, 0, 0, "model file (GGUF)"},
+    {"-m", "--model", TEXT, AT(model), MODEL, "FILE", NULL, 0, 0,
+     "model file (GGUF); decode, prefill: or synth:llama-8b and the like, a shape with random "
+     "weights"},
     {"", "--projection", TEXT, AT(projection), MODEL, "FILE", NULL, 0, 0,
      "projection file, needed to measure aqua and select"},
     {"-f", "--file", TEXT, AT(file), MODEL, "FILE", NULL, 0, 0,
@@ -51,8 +54,12 @@ static const option table[] = {
      "tokens of context in front of them"},
     {"", "--phases", FLAG, AT(phases), DEPTHS, NULL, NULL, 0, 0,
      "a second table: where the time of a token goes"},
-    {"", "--contexts", LIST, AT(contexts), KERNELS, "N,N", "4096,16384,0", 0, TOKENS_MAX,
-     "tokens of a cache; 0: so many that it is twice the last-level cache"},
+    {"", "--contexts", LIST, AT(contexts), KERNELS, "N,N", NULL, 0, TOKENS_MAX,
+     "tokens of a cache; 0: so many that it is twice the last-level cache; default: 4096,16384,0, "
+     "and "
+     "of a device 4096 to 1048576, each four times the one before"},
+    {"", "--all-shapes", FLAG, AT(all_shapes), KERNELS, NULL, NULL, 0, 0,
+     "every width of head with every number of heads: nine shapes, not three"},
     {"", "--copies", INTEGER, AT(n_copy), KERNELS, "N", "8", 1, 1024,
      "caches taken in turns, as the layers of a model are; of the longest ones fewer"},
     {"", "--only", TEXT, AT(only), KERNELS, "NAME", NULL, 0, 0, "kernels whose names begin so"},
@@ -70,6 +77,16 @@ static const option table[] = {
      "timed repetitions, after one that is not timed"},
     {"-t", "--threads", INTEGER, AT(n_thread), ALL, "N", "0", 0, 1024,
      "threads of each rank; 0: its share of the processors"},
+    {"", "--tp", INTEGER, AT(n_tp), DECODE | PREFILL | EVEN, "N", "1", 1, 1e6,
+     "ranks that share the weights"},
+    {"", "--split", LIST, AT(split), MODEL, "N,N", NULL, 0, 65536,
+     "shares of the context, one for each rank (3,1: three tiles of four to rank 0); strong: of "
+     "fewer ranks the first ones count; default: equal shares"},
+    {"", "--merge", TEXT, AT(merge), DECODE | STRONG, "allgather|alltoall|tree", "allgather", 0, 0,
+     "how ranks merge the partial results of a decoded token"},
+    {"", "--device", TEXT, AT(device), ALL, "DEVICE", "auto", 0, 0,
+     "cpu, cuda (the ranks of a host take its devices in turn), cuda:N, or auto: cuda if there is "
+     "a device"},
     {"-b", "--batch-size", INTEGER, AT(n_batch), MODEL, "N", "2048", 1, TOKENS_MAX,
      "tokens of one prefill chunk, over all ranks"},
     {"-ctk", "--cache-type-k", TEXT, AT(key_type), MODEL, KEY_TYPES, NULL, 0, 0,
@@ -80,6 +97,8 @@ static const option table[] = {
      "ways of attention: dense, aqua, select; default: all with a --projection, else dense"},
     {"", "--mass", REAL, AT(mass), MODEL, "X", "0.98", 1e-6, 1,
      "select: share of the softmax that the chosen tokens hold"},
+    {"", "--needed", REAL, AT(needed), DEPTHS, "X", "0.08", 1e-6, 0.999,
+     "synth: models: share of the tokens of -d, which are made, that holds the mass"},
     {"", "--sinks", INTEGER, AT(n_sink), MODEL, "N", "4", 0, TOKENS_MAX,
      "select: first tokens, always chosen"},
     {"", "--recent", INTEGER, AT(n_recent), MODEL, "N", "64", 0, TOKENS_MAX,
@@ -232,12 +251,27 @@ static aq_status check_lists(const aq_bench_options *options) {
     return AQ_OK;
 }
 
+/* A made model comes with all it needs. */
+static aq_status check_made(const aq_bench_options *options) {
+    aq_code_layout codes;
+    if (!(options->command & DEPTHS))
+        return aq_fail(AQ_ERR_USAGE, "%s is made; it serves decode and prefill alone",
+                       options->model);
+    if (options->file || options->projection)
+        return aq_fail(AQ_ERR_USAGE,
+                       "%s is made, and so are its text and projection: leave -f and "
+                       "--projection out",
+                       options->model);
+    return options->selector ? aq_code_layout_parse(options->selector, &codes) : AQ_OK;
+}
+
 /* Checks what options say together. */
 static aq_status check(const aq_bench_options *options) {
     const bool projects = options->attn & ~(1u << AQ_ATTN_DENSE);
     aq_code_layout codes;
     if (options->command == AQ_BENCH_KERNELS) return AQ_OK;
     if (!options->model) return aq_fail(AQ_ERR_USAGE, "give a model with -m");
+    if (aq_synth_is_name(options->model)) return check_made(options);
     if (!options->file) return aq_fail(AQ_ERR_USAGE, "give a text with -f");
     if (projects && !options->projection)
         return aq_fail(AQ_ERR_USAGE, "aqua and select need a --projection; make one with aqua-dist "
@@ -249,7 +283,8 @@ static aq_status check(const aq_bench_options *options) {
 /* Defaults that depend on the command or on other options. */
 static void fill_in(aq_bench_options *options) {
     if (options->attn != 0) return;
-    const bool all = options->projection || options->command == AQ_BENCH_BREAKEVEN;
+    const bool made = options->model && aq_synth_is_name(options->model);
+    const bool all = options->projection || made || options->command == AQ_BENCH_BREAKEVEN;
     options->attn = all ? ANY_WAY : 1u << AQ_ATTN_DENSE;
 }
 

@@ -35,6 +35,7 @@ typedef struct {
     aq_bench_list prefills; /* decode, prefill: lengths of which only the prefill is timed */
     bool phases;            /* decode, prefill: a second table */
     aq_bench_list contexts; /* kernels: tokens of a cache; 0: too many for the last-level cache */
+    bool all_shapes;        /* kernels: each width of head with each number of heads */
     int64_t n_copy;         /* kernels: caches taken in turns */
     const char *only;       /* kernels: those whose names begin so; NULL: all */
     aq_bench_list ranks;    /* strong */
@@ -42,12 +43,15 @@ typedef struct {
     bool store;             /* breakeven: into the projection file */
     int64_t n_ctx;          /* strong: tokens prefilled */
     int64_t n_decode, n_repeat;
-    int64_t n_thread, n_batch;
+    int64_t n_thread, n_batch, n_tp;
+    const char *device;
+    aq_bench_list split;               /* shares of the ranks; none: equal ones */
+    const char *merge;                 /* decode, strong */
     const char *key_type, *value_type; /* NULL: as the way of attention has it */
     unsigned attn;                     /* bit 1 << m for each aq_attn_mode m that is measured */
     double k_ratio, s_ratio;
     const char *rank_by;
-    double mass;
+    double mass, needed; /* needed: of the context of a made model */
     int64_t n_sink, n_recent;
     const char *selector, *prefill;
     const char *format, *jsonl;

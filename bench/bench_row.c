@@ -7,6 +7,7 @@
 
 #include "bench/machine.h"
 #include "bench/statistics.h"
+#include "src/engine/merge.h"
 #include "src/model/report.h"
 
 aq_status aq_bench_table_open(const aq_bench_options *options, const char *host,
@@ -16,6 +17,7 @@ aq_status aq_bench_table_open(const aq_bench_options *options, const char *host,
                             .ratio = options->command == AQ_BENCH_BREAKEVEN,
                             .kernels = options->command == AQ_BENCH_KERNELS,
                             .path = options->jsonl,
+                            .split = &options->split,
                             .host = host};
     aq_machine_cpu(out->cpu, sizeof out->cpu);
     if (options->phases && out->markdown) {
@@ -128,14 +130,22 @@ typedef struct {
     double weights, cache, all;
 } read_rates;
 
+/* Ranks that multiply with the output matrix, or with their rows of it. */
+static int output_ranks(const aq_bench_row *row) {
+    return row->engine->n_tp > 1 ? row->engine->n_rank : 1;
+}
+
 static read_rates rates_of(const aq_bench_row *row) {
     const aq_series *series = row->series;
     const aq_weight_reads *reads = &row->lane->weights;
     const double *s = series->phase_s;
     const double n_tok = (double)series->n_tok * series->n_sample, n_rank = row->engine->n_rank;
-    const double weights = n_tok * ((double)reads->layers * n_rank + (double)reads->output);
+    const double n_output = output_ranks(row);
+    const double weights =
+        n_tok * ((double)reads->layers * n_rank + (double)reads->output * n_output);
     const double scores_s = s[AQ_PHASE_SCAN] + s[AQ_PHASE_CHOOSE] + s[AQ_PHASE_ATTEND];
-    return (read_rates){.weights = weights / (s[AQ_PHASE_MATVEC] + n_rank * s[AQ_PHASE_LOGITS]),
+    const double logits_s = s[AQ_PHASE_LOGITS] * n_rank / n_output;
+    return (read_rates){.weights = weights / (s[AQ_PHASE_MATVEC] + logits_s),
                         .cache = scores_s > 0 ? series->n_byte_moved / scores_s : 0,
                         .all = (weights + series->n_byte_moved) / series->wall_s};
 }
@@ -171,7 +181,8 @@ static void describe_phases(aq_report *report, const aq_bench_row *row) {
     if (!is_decode(row)) return;
     const read_rates rates = rates_of(row);
     aq_report_int(report, "weights_bytes_per_token",
-                  row->lane->weights.layers * row->engine->n_rank + row->lane->weights.output);
+                  row->lane->weights.layers * row->engine->n_rank +
+                      row->lane->weights.output * output_ranks(row));
     aq_report_real(report, "cache_bytes_per_token",
                    series->n_byte_moved / (double)series->n_tok / series->n_sample);
     aq_report_real(report, "weights_gbs", rates.weights * 1e-9);
@@ -222,6 +233,13 @@ void aq_bench_table_describe(const aq_bench_table *table, const char *isa, int n
 static void describe_setting(aq_report *report, const aq_bench_table *table,
                              const aq_engine_info *engine, const aq_lane *lane) {
     aq_bench_table_describe(table, engine->isa, engine->n_rank, engine->n_thread, report);
+    aq_report_int(report, "tp", engine->n_tp);
+    if (table->split->n > 0) {
+        aq_report_list(report, "split");
+        for (int r = 0; r < engine->n_rank; r++)
+            aq_report_int(report, NULL, table->split->values[r]);
+        aq_report_end(report);
+    }
     aq_report_text(report, "model", engine->name);
     aq_report_int(report, "weights_bytes", engine->weights_bytes);
     aq_report_text(report, "attn", attn_name(lane));
@@ -233,6 +251,7 @@ static void describe_setting(aq_report *report, const aq_bench_table *table,
     if (lane->options.attn == AQ_ATTN_SELECT) describe_select(report, lane);
     aq_report_text(report, "key_type", aq_kv_type_name(lane->options.key_type));
     aq_report_text(report, "value_type", aq_kv_type_name(lane->options.value_type));
+    aq_report_text(report, "merge", aq_merge_name(lane->options.merge));
 }
 
 static void describe_result(aq_report *report, const aq_bench_row *row, const aq_statistics *tps) {
@@ -250,6 +269,9 @@ static void describe_result(aq_report *report, const aq_bench_row *row, const aq
     aq_report_real(report, "exchange_share", exchange_share(series));
     aq_report_real(report, "sent_bytes_per_token", sent_per_token(series));
     aq_report_int(report, "cache_bytes_per_rank", row->lane->cache_bytes);
+    aq_report_int(report, "cache_key_bytes", row->lane->key_bytes);
+    aq_report_int(report, "cache_value_bytes", row->lane->value_bytes);
+    aq_report_int(report, "cache_selector_bytes", row->lane->selector_bytes);
     aq_report_real(report, "attended", per_pair(series, series->n_attended));
     aq_report_real(report, "bytes_moved", per_pair(series, series->n_byte_moved));
     if (row->scaling) {

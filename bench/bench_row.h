@@ -4,10 +4,10 @@
 
 #include <stdio.h>
 
-#include "bench/bandwidth.h"
 #include "bench/bench_options.h"
 #include "bench/break_even.h"
 #include "bench/measure.h"
+#include "src/engine/bandwidth.h"
 #include "src/model/report.h"
 
 /* Version of the JSON lines: raised when a key changes its meaning or goes. */
@@ -41,7 +41,8 @@ typedef struct {
     FILE *file;    /* JSON lines as well; NULL: none */
     const char *path, *host;
     char cpu[128];
-    aq_bandwidth bandwidth; /* 0: not measured */
+    const aq_bench_list *split; /* shares of the ranks, borrowed; empty: equal ones */
+    aq_bandwidth bandwidth;     /* 0: not measured */
     /* The second table, which --phases asks for: a stream into text; NULL: none. */
     FILE *phases;
     char *phases_text;

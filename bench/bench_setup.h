@@ -4,6 +4,7 @@
 
 #include "bench/bench_options.h"
 #include "bench/bench_row.h"
+#include "bench/made_model.h"
 #include "bench/measure.h"
 
 #define AQ_BENCH_LANES_MAX 3
@@ -14,6 +15,7 @@ typedef struct {
     aq_comm *world;
     bool first; /* rank 0, which talks to the user */
     aq_engine *engine;
+    aq_made_context made; /* of a made model */
     int32_t *ids;
     aq_bench_test test;
     aq_lane lanes[AQ_BENCH_LANES_MAX];
@@ -27,12 +29,19 @@ aq_status aq_bench_open(const aq_bench_options *options, aq_comm *world, int64_t
                         aq_bench *out);
 void aq_bench_close(aq_bench *bench);
 
-/* The first n ids of the text, with a BOS in front if the model wants one, read on rank 0 and
- * shared. Fresh memory. AQ_ERR_USAGE if the text is shorter. Collective. */
+/* The first n ids of the text, with a BOS in front if the model wants one, or n random ones of a
+ * made model; read on rank 0 and shared. Fresh memory. AQ_ERR_USAGE if the text is shorter.
+ * Collective. */
 aq_status aq_bench_read_ids(const aq_bench_options *options, aq_comm *world, int64_t n,
                             int32_t **ids);
 
-/* Opens the engine of the options over comm with n_thread threads. Collective over comm. */
+/* AQ_ERR_USAGE unless --split, if given, has a share for each rank. The same on all ranks. Local.
+ */
+aq_status aq_bench_check_split(const aq_bench_options *options, const aq_comm *world);
+
+/* Opens the engine of the options over comm, ranks of which are the world's first, with n_thread
+ * threads and the shares of --split. The caller closes it, also on failure. Collective over comm.
+ */
 aq_status aq_bench_open_engine(const aq_bench_options *options, aq_comm *comm, int n_thread,
                                aq_engine **out);
 

@@ -11,6 +11,7 @@
 #include "bench/kernel_case.h"
 #include "bench/statistics.h"
 #include "src/base/clock.h"
+#include "src/engine/device.h"
 
 #define SAMPLE_NS 10000000 /* at least, of calls that are timed together */
 
@@ -18,7 +19,9 @@ typedef struct {
     const aq_bench_options *options;
     aq_bench_table table;
     aq_backend *be;
-    double *us; /* [n_repeat] of a call */
+    aq_device device;
+    int n_thread; /* of the CPU; 1 on a device */
+    double *us;   /* [n_repeat] of a call */
     bool valid;
 } kernels_state;
 
@@ -28,29 +31,36 @@ typedef struct {
     double scan_us, choose_us; /* of select: means over all calls */
 } timing;
 
-/* Calls `n` times, the copies in turns; returns nanoseconds. */
-static int64_t time_calls(aq_kernel_case *kernel, int64_t n) {
+/* Calls `n` times, the copies in turns, and waits; *ns is what that took. */
+static aq_status time_calls(aq_kernel_case *kernel, int64_t n, int64_t *ns) {
     const int64_t start_ns = aq_clock_ns();
     for (int64_t i = 0; i < n; i++)
         aq_kernel_call(kernel, (int)(i % kernel->setting.n_copy));
-    return aq_clock_ns() - start_ns;
+    const aq_status status = kernel->be->ops->sync(kernel->be);
+    *ns = aq_clock_ns() - start_ns;
+    return status;
 }
 
-static timing time_kernel(const kernels_state *state, aq_kernel_case *kernel) {
+static aq_status time_kernel(const kernels_state *state, aq_kernel_case *kernel, timing *out) {
     const int n_repeat = (int)state->options->n_repeat;
-    int64_t n_call = kernel->setting.n_copy;
-    while (time_calls(kernel, n_call) < SAMPLE_NS)
-        n_call *= 2;
+    int64_t n_call = kernel->setting.n_copy, ns = 0;
+    while (ns < SAMPLE_NS) {
+        AQ_TRY(time_calls(kernel, n_call, &ns));
+        if (ns < SAMPLE_NS) n_call *= 2;
+    }
     memset(kernel->phase_ns, 0, sizeof kernel->phase_ns);
-    for (int r = 0; r < n_repeat; r++)
-        state->us[r] = (double)time_calls(kernel, n_call) * 1e-3 / (double)n_call;
+    for (int r = 0; r < n_repeat; r++) {
+        AQ_TRY(time_calls(kernel, n_call, &ns));
+        state->us[r] = (double)ns * 1e-3 / (double)n_call;
+    }
     const double median_us = aq_statistics_of(state->us, (size_t)n_repeat).median; /* sorts */
     const double n_all = (double)n_call * n_repeat;
-    return (timing){.median_us = median_us,
+    *out = (timing){.median_us = median_us,
                     .least_us = state->us[0],
                     .most_us = state->us[n_repeat - 1],
                     .scan_us = (double)kernel->phase_ns[0] * 1e-3 / n_all,
                     .choose_us = (double)kernel->phase_ns[1] * 1e-3 / n_all};
+    return aq_kernel_finish(kernel);
 }
 
 static void write_shape(const aq_kernel_setting *s, char *out, size_t bytes) {
@@ -59,6 +69,10 @@ static void write_shape(const aq_kernel_setting *s, char *out, size_t bytes) {
     else
         snprintf(out, bytes, "d %d, %d / %d heads", s->shape.d_head, s->shape.n_head,
                  s->shape.n_kv_head);
+}
+
+static const char *device_text(const kernels_state *state) {
+    return state->device.cuda ? "cuda" : "cpu";
 }
 
 static double gbs_of(const aq_kernel_case *kernel, const timing *t) {
@@ -71,7 +85,8 @@ static void print_row(const kernels_state *state, const aq_kernel_case *kernel, 
     char shape[64], text[32] = "";
     write_shape(s, shape, sizeof shape);
     if (s->kind != AQ_KERNEL_MATMUL) snprintf(text, sizeof text, "%" PRId64, s->n_tile * AQ_TILE);
-    printf("| %s | cpu | %s | %s | %s |", aq_kernel_name(s->kind), aq_kernel_type(s), shape, text);
+    printf("| %s | %s | %s | %s | %s |", aq_kernel_name(s->kind), device_text(state),
+           aq_kernel_type(s), shape, text);
     text[0] = '\0';
     if (s->kind == AQ_KERNEL_SELECT)
         snprintf(text, sizeof text, "%.1f %%", 100 * aq_kernel_attended(kernel));
@@ -88,10 +103,10 @@ static void print_row(const kernels_state *state, const aq_kernel_case *kernel, 
 static void describe(const kernels_state *state, const aq_kernel_case *kernel, const timing *t,
                      aq_report *report) {
     const aq_kernel_setting *s = &kernel->setting;
-    aq_bench_table_describe(&state->table, aq_cpu_isa_name(aq_cpu_isa_best()), 1,
-                            aq_backend_cpu_threads(state->be), report);
+    aq_bench_table_describe(&state->table, aq_cpu_isa_name(aq_cpu_isa_best()), 1, state->n_thread,
+                            report);
     aq_report_text(report, "kernel", aq_kernel_name(s->kind));
-    aq_report_text(report, "device", "cpu");
+    aq_report_text(report, "device", device_text(state));
     aq_report_text(report, "type", aq_kernel_type(s));
     if (s->kind == AQ_KERNEL_MATMUL) {
         aq_report_int(report, "n_out", s->n_out);
@@ -137,8 +152,9 @@ static aq_status run_setting(kernels_state *state, aq_kernel_setting setting) {
     if (setting.n_copy > n_fit) setting.n_copy = n_fit > 1 ? (int)n_fit : 1;
     aq_kernel_case kernel;
     aq_status status = aq_kernel_open(state->be, &setting, &kernel);
+    timing t;
+    if (status == AQ_OK) status = time_kernel(state, &kernel, &t);
     if (status == AQ_OK) {
-        const timing t = time_kernel(state, &kernel);
         if (!aq_kernel_finite(&kernel)) state->valid = false;
         status = add_row(state, &kernel, &t);
     }
@@ -188,21 +204,52 @@ static aq_status run_matmul(kernels_state *state, aq_dtype dtype) {
     return AQ_OK;
 }
 
-static aq_status run_all(kernels_state *state, aq_comm *world) {
+/* The backend, and how fast its memory is. */
+static aq_status open_backend(kernels_state *state, aq_comm *world) {
+    AQ_TRY(aq_device_choose(state->options->device, world, &state->device));
+    state->n_thread = state->device.cuda ? 1 : aq_bench_threads(state->options, world);
+    if (state->device.cuda) {
+        aq_device_name(&state->device, state->table.cpu, sizeof state->table.cpu);
+        AQ_TRY(aq_backend_cuda_open(state->device.index, &state->be));
+        return aq_bandwidth_copy(state->be, &state->table.bandwidth);
+    }
+    AQ_TRY(
+        aq_bandwidth_measure(world, state->n_thread, AQ_BANDWIDTH_PASSES, &state->table.bandwidth));
+    return aq_backend_cpu_open(state->n_thread, aq_cpu_isa_best(), &state->be);
+}
+
+/* Attention of heads of one shape over every context. */
+static aq_status run_shape(kernels_state *state, const aq_head_shape *shape) {
+    static const aq_bench_list host = {{4096, 16384, 0}, 3};
+    static const aq_bench_list device = {{4096, 16384, 65536, 262144, 1048576}, 5};
+    const aq_bench_list *contexts = &state->options->contexts;
+    if (contexts->n == 0) contexts = state->device.cuda ? &device : &host;
+    for (int i = 0; i < contexts->n; i++)
+        AQ_TRY(run_attention(state, shape, contexts->values[i]));
+    return AQ_OK;
+}
+
+/* The shapes of three models, or all that can be made of their parts. */
+static aq_status run_shapes(kernels_state *state) {
     static const aq_head_shape shapes[] = {{64, 9, 3}, {128, 32, 8}, {256, 4, 1}};
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < 3; j++) {
+            const aq_head_shape shape = {shapes[i].d_head, shapes[j].n_head, shapes[j].n_kv_head};
+            if (i == j || state->options->all_shapes) AQ_TRY(run_shape(state, &shape));
+        }
+    return AQ_OK;
+}
+
+static aq_status run_all(kernels_state *state, aq_comm *world) {
     static const aq_dtype dtypes[] = {AQ_F32,  AQ_F16,  AQ_BF16, AQ_Q4_0, AQ_Q4_1, AQ_Q5_0,
                                       AQ_Q5_1, AQ_Q8_0, AQ_Q4_K, AQ_Q5_K, AQ_Q6_K};
     const aq_bench_options *options = state->options;
-    const int n_thread = aq_bench_threads(options, world);
     AQ_TRY(aq_bench_table_open(options, aq_comm_host(world), &state->table));
-    AQ_TRY(aq_bandwidth_measure(world, n_thread, &state->table.bandwidth));
-    AQ_TRY(aq_backend_cpu_open(n_thread, aq_cpu_isa_best(), &state->be));
+    AQ_TRY(open_backend(state, world));
     state->us = malloc((size_t)options->n_repeat * sizeof *state->us);
     if (!state->us) return aq_fail(AQ_ERR_MEMORY, "no memory for the measurements");
     aq_bench_table_head(&state->table);
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        for (int j = 0; j < options->contexts.n; j++)
-            AQ_TRY(run_attention(state, &shapes[i], options->contexts.values[j]));
+    AQ_TRY(run_shapes(state));
     for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++)
         AQ_TRY(run_matmul(state, dtypes[i]));
     return aq_bench_table_close(&state->table);

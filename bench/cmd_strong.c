@@ -42,9 +42,10 @@ typedef struct {
 /* Keeps logits number i of one rank, or compares with them. */
 static aq_status check_logits(strong_state *state, group *g, int i, double *max_delta) {
     const int64_t n_vocab = aq_engine_describe(g->engine).n_vocab;
-    if (aq_comm_rank(g->comm) != 0) return AQ_OK;
+    const bool wanted = aq_comm_rank(g->comm) == 0;
     float *base = state->logits + i * n_vocab;
-    AQ_TRY(aq_session_logits(g->exact, g->test.logits));
+    AQ_TRY(aq_session_logits(g->exact, wanted ? g->test.logits : NULL));
+    if (!wanted) return AQ_OK;
     for (int64_t v = 0; v < n_vocab; v++) {
         const float logit = g->test.logits[v];
         if (aq_comm_size(g->comm) == 1) {
@@ -171,6 +172,7 @@ static aq_status run_all(strong_state *state) {
     const bool first = aq_comm_rank(state->world) == 0;
     const int64_t n_more = options->n_decode > N_CHECK_DECODE ? options->n_decode : N_CHECK_DECODE;
     AQ_TRY(check_ranks(state));
+    AQ_TRY(aq_bench_check_split(options, state->world));
     state->n_thread = aq_bench_threads(options, state->world);
     AQ_TRY(aq_bench_read_ids(options, state->world, options->n_ctx + n_more, &state->ids));
     aq_status opened = AQ_OK;

@@ -34,12 +34,11 @@ int64_t aq_kernel_bytes(const aq_kernel_setting *s) {
 
 static void call_partial(aq_kernel_case *kernel, int i) {
     const aq_head_shape *shape = &kernel->setting.shape;
-    const int64_t pos = kernel->cache.n_tile * AQ_TILE - 1;
     kernel->be->ops->attn_partial(
         kernel->be, &(aq_attn_partial_args){.q = kernel->x,
                                             .dims = kernel->dims,
                                             .n_dim = kernel->n_dim,
-                                            .q_pos = &pos,
+                                            .q_pos = kernel->q_pos,
                                             .n_q = 1,
                                             .n_head = shape->n_head,
                                             .scale = 1.0f / sqrtf((float)shape->d_head),
@@ -51,10 +50,9 @@ static void call_partial(aq_kernel_case *kernel, int i) {
 
 static void call_select(aq_kernel_case *kernel, int i) {
     const aq_head_shape *shape = &kernel->setting.shape;
-    const int64_t pos = kernel->cache.n_tile * AQ_TILE - 1;
     kernel->be->ops->attn_select(kernel->be,
                                  &(aq_attn_select_args){.q = kernel->x,
-                                                        .q_pos = &pos,
+                                                        .q_pos = kernel->q_pos,
                                                         .n_q = 1,
                                                         .n_head = shape->n_head,
                                                         .scale = 1.0f / sqrtf((float)shape->d_head),
@@ -67,7 +65,7 @@ static void call_select(aq_kernel_case *kernel, int i) {
                                                         .work = kernel->work,
                                                         .work_bytes = kernel->work_bytes,
                                                         .part = kernel->y,
-                                                        .counts = kernel->counts,
+                                                        .counts = kernel->device_counts,
                                                         .phase_ns = kernel->phase_ns});
 }
 
@@ -106,76 +104,121 @@ double aq_kernel_attended(const aq_kernel_case *kernel) {
     return n_attended / n_seen;
 }
 
+aq_status aq_kernel_finish(aq_kernel_case *kernel) {
+    aq_backend *be = kernel->be;
+    const size_t counts_bytes = 3 * (size_t)kernel->setting.shape.n_kv_head * sizeof(int32_t);
+    if (kernel->counts) be->ops->download(be, kernel->counts, kernel->device_counts, counts_bytes);
+    be->ops->download(be, kernel->host_y, kernel->y, (size_t)kernel->n_y * sizeof(float));
+    return be->ops->sync(be);
+}
+
+static void put_x(aq_kernel_case *kernel) {
+    kernel->be->ops->upload(kernel->be, kernel->x, kernel->host_x,
+                            (size_t)kernel->n_x * sizeof(float));
+}
+
 /* Scores that spread wider leave the mass to fewer tokens. */
-static void find_spread(aq_kernel_case *kernel) {
+static aq_status find_spread(aq_kernel_case *kernel) {
     double low = 0, high = MOST_SPREAD;
     for (int i = 0; i < N_HALVE; i++) {
         const double spread = 0.5 * (low + high);
-        aq_made_query(&kernel->setting.shape, spread, kernel->x);
+        aq_made_query(&kernel->setting.shape, spread, kernel->host_x);
+        put_x(kernel);
         aq_kernel_call(kernel, 0);
+        AQ_TRY(aq_kernel_finish(kernel));
         if (aq_kernel_attended(kernel) > kernel->setting.needed)
             low = spread;
         else
             high = spread;
     }
+    return AQ_OK;
+}
+
+/* *out, a pointer of any type, = `bytes` bytes of backend memory. */
+static aq_status alloc(const aq_kernel_case *kernel, int64_t bytes, void *out) {
+    void *memory = NULL;
+    const aq_status status = kernel->be->ops->alloc(kernel->be, (size_t)bytes, &memory);
+    memcpy(out, &memory, sizeof memory);
+    return status;
 }
 
 static aq_status open_matmul(aq_kernel_case *kernel) {
     const aq_kernel_setting *s = &kernel->setting;
-    const int64_t bytes = s->n_copy * aq_kernel_bytes(s);
-    AQ_TRY(kernel->be->ops->alloc(kernel->be, (size_t)bytes, (void **)&kernel->weights));
-    aq_made_weights(kernel->weights, aq_kernel_bytes(s), s->n_copy);
+    AQ_TRY(alloc(kernel, s->n_copy * aq_kernel_bytes(s), &kernel->weights));
     for (int64_t i = 0; i < s->n_in; i++)
-        kernel->x[i] = (float)(i % 7) - 3.0f;
-    return AQ_OK;
+        kernel->host_x[i] = (float)(i % 7) - 3.0f;
+    put_x(kernel);
+    return aq_made_weights(kernel->be, kernel->weights, aq_kernel_bytes(s), s->n_copy);
+}
+
+/* Chooses the columns of aqua. */
+static aq_status choose_dims(aq_kernel_case *kernel) {
+    const aq_head_shape *shape = &kernel->setting.shape;
+    aq_backend *be = kernel->be;
+    kernel->n_dim = (int)(AQ_KERNEL_K_RATIO * shape->d_head);
+    const size_t n = (size_t)shape->n_head * (size_t)kernel->n_dim;
+    kernel->host_dims = calloc(n, sizeof(int16_t));
+    if (!kernel->host_dims) return aq_fail(AQ_ERR_MEMORY, "no memory for a query");
+    AQ_TRY(alloc(kernel, (int64_t)(n * sizeof(int16_t)), &kernel->dims));
+    be->ops->topk_dims(be, &(aq_topk_dims_args){.q = kernel->x,
+                                                .n_tok = 1,
+                                                .n_head = shape->n_head,
+                                                .n_kv_head = shape->n_kv_head,
+                                                .n_col = shape->d_head,
+                                                .n_dim = kernel->n_dim,
+                                                .dims = kernel->dims});
+    be->ops->download(be, kernel->host_dims, kernel->dims, n * sizeof(int16_t));
+    return be->ops->sync(be);
+}
+
+static aq_status open_select(aq_kernel_case *kernel, const aq_kv_view *view) {
+    const aq_head_shape *shape = &kernel->setting.shape;
+    const int n_thread = kernel->be->host_memory ? aq_backend_cpu_threads(kernel->be) : 1;
+    const size_t n_count = 3 * (size_t)shape->n_kv_head;
+    kernel->work_bytes = aq_attn_select_work(view, shape->n_head, n_thread, kernel->setting.n_tile);
+    AQ_TRY(alloc(kernel, kernel->work_bytes, &kernel->work));
+    AQ_TRY(alloc(kernel, (int64_t)(n_count * sizeof(int32_t)), &kernel->device_counts));
+    kernel->counts = calloc(n_count, sizeof *kernel->counts);
+    if (!kernel->counts) return aq_fail(AQ_ERR_MEMORY, "no memory for a query");
+    return find_spread(kernel);
 }
 
 static aq_status open_attention(aq_kernel_case *kernel) {
     const aq_kernel_setting *s = &kernel->setting;
     const aq_kv_view view = view_of(s);
+    const int64_t pos = s->n_tile * AQ_TILE - 1;
     AQ_TRY(aq_made_cache_open(kernel->be, &s->shape, &view, s->n_tile, s->n_copy, &kernel->cache));
-    aq_made_query(&s->shape, 1.0, kernel->x);
-    if (s->kind == AQ_KERNEL_AQUA) {
-        kernel->n_dim = (int)(AQ_KERNEL_K_RATIO * s->shape.d_head);
-        kernel->dims = calloc((size_t)s->shape.n_head * (size_t)kernel->n_dim, sizeof(int16_t));
-        if (!kernel->dims) return aq_fail(AQ_ERR_MEMORY, "no memory for a query");
-        kernel->be->ops->topk_dims(kernel->be, &(aq_topk_dims_args){.q = kernel->x,
-                                                                    .n_tok = 1,
-                                                                    .n_head = s->shape.n_head,
-                                                                    .n_kv_head = s->shape.n_kv_head,
-                                                                    .n_col = s->shape.d_head,
-                                                                    .n_dim = kernel->n_dim,
-                                                                    .dims = kernel->dims});
-    }
-    if (s->kind != AQ_KERNEL_SELECT) return AQ_OK;
-    kernel->work_bytes =
-        aq_attn_select_work(&view, s->shape.n_head, aq_backend_cpu_threads(kernel->be), s->n_tile);
-    AQ_TRY(kernel->be->ops->alloc(kernel->be, (size_t)kernel->work_bytes, &kernel->work));
-    kernel->counts = calloc((size_t)s->shape.n_kv_head * 3, sizeof *kernel->counts);
-    if (!kernel->counts) return aq_fail(AQ_ERR_MEMORY, "no memory for a query");
-    find_spread(kernel);
-    return AQ_OK;
+    AQ_TRY(alloc(kernel, sizeof pos, &kernel->q_pos));
+    kernel->be->ops->upload(kernel->be, kernel->q_pos, &pos, sizeof pos);
+    aq_made_query(&s->shape, 1.0, kernel->host_x);
+    put_x(kernel);
+    if (s->kind == AQ_KERNEL_AQUA) return choose_dims(kernel);
+    return s->kind == AQ_KERNEL_SELECT ? open_select(kernel, &view) : AQ_OK;
 }
 
 aq_status aq_kernel_open(aq_backend *be, const aq_kernel_setting *setting, aq_kernel_case *out) {
     const bool matmul = setting->kind == AQ_KERNEL_MATMUL;
     const int64_t n_head = setting->shape.n_head, d_head = setting->shape.d_head;
-    const int64_t n_x = matmul ? setting->n_in : n_head * d_head;
     *out = (aq_kernel_case){.be = be, .setting = *setting};
+    out->n_x = matmul ? setting->n_in : n_head * d_head;
     out->n_y = matmul ? setting->n_out : n_head * (d_head + 2);
-    out->memory = calloc((size_t)(n_x + out->n_y), sizeof *out->memory);
-    if (!out->memory) return aq_fail(AQ_ERR_MEMORY, "no memory for a query");
-    out->x = out->memory;
-    out->y = out->memory + n_x;
+    out->host_x = calloc((size_t)(out->n_x + out->n_y), sizeof *out->host_x);
+    if (!out->host_x) return aq_fail(AQ_ERR_MEMORY, "no memory for a query");
+    out->host_y = out->host_x + out->n_x;
+    AQ_TRY(alloc(out, out->n_x * (int64_t)sizeof(float), &out->x));
+    AQ_TRY(alloc(out, out->n_y * (int64_t)sizeof(float), &out->y));
     return matmul ? open_matmul(out) : open_attention(out);
 }
 
 void aq_kernel_close(aq_kernel_case *kernel) {
+    void *const memory[] = {
+        kernel->weights, kernel->work,         kernel->x, kernel->y, kernel->dims,
+        kernel->q_pos,   kernel->device_counts};
     if (kernel->cache.be) aq_made_cache_close(&kernel->cache);
-    if (kernel->weights) kernel->be->ops->release(kernel->be, kernel->weights);
-    if (kernel->work) kernel->be->ops->release(kernel->be, kernel->work);
-    free(kernel->memory);
-    free(kernel->dims);
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
+        if (memory[i]) kernel->be->ops->release(kernel->be, memory[i]);
+    free(kernel->host_x);
+    free(kernel->host_dims);
     free(kernel->counts);
     *kernel = (aq_kernel_case){0};
 }
@@ -183,7 +226,7 @@ void aq_kernel_close(aq_kernel_case *kernel) {
 /* Columns that a query head of KV head g scores with, of aqua. */
 static int count_columns(const aq_kernel_case *kernel, int g) {
     const int group = kernel->setting.shape.n_head / kernel->setting.shape.n_kv_head;
-    const int16_t *dims = kernel->dims + (int64_t)g * group * kernel->n_dim;
+    const int16_t *dims = kernel->host_dims + (int64_t)g * group * kernel->n_dim;
     int n = 0;
     for (int c = 0; c < kernel->setting.shape.d_head; c++) {
         int j = 0;
@@ -218,6 +261,6 @@ double aq_kernel_reads(const aq_kernel_case *kernel) {
 
 bool aq_kernel_finite(const aq_kernel_case *kernel) {
     for (int64_t i = 0; i < kernel->n_y; i++)
-        if (!isfinite(kernel->y[i])) return false;
+        if (!isfinite(kernel->host_y[i])) return false;
     return true;
 }

@@ -29,15 +29,19 @@ typedef struct {
     aq_kernel_setting setting;
     aq_made_cache cache;
     uint8_t *weights; /* [n_copy, n_out rows]; backend memory */
-    float *memory;    /* behind the next ones */
-    float *x;         /* the query [n_head, d_head], or the activations [n_in] */
-    float *y;         /* the partial results [n_head, d_head + 2], or the product [n_out] */
-    int64_t n_y;
-    int16_t *dims; /* aqua: [n_head, n_dim] */
+    /* Backend memory. */
+    float *x;               /* the query [n_head, d_head], or the activations [n_in] */
+    float *y;               /* the partial results [n_head, d_head + 2], or the product [n_out] */
+    int16_t *dims;          /* aqua: [n_head, n_dim] */
+    int64_t *q_pos;         /* [1] */
+    void *work;             /* select */
+    int32_t *device_counts; /* select: [n_kv_head, 3] of the last call */
+    /* Of the host. */
+    float *host_x, *host_y;
+    int16_t *host_dims;
+    int32_t *counts; /* device_counts, as aq_kernel_finish found them */
+    int64_t n_x, n_y, work_bytes;
     int n_dim;
-    void *work; /* select */
-    int64_t work_bytes;
-    int32_t *counts;     /* select: [n_kv_head, 3] of the last call */
     int64_t phase_ns[2]; /* select: sums over calls: scan, choice */
 } aq_kernel_case;
 
@@ -55,8 +59,12 @@ int64_t aq_kernel_bytes(const aq_kernel_setting *setting);
 aq_status aq_kernel_open(aq_backend *be, const aq_kernel_setting *setting, aq_kernel_case *out);
 void aq_kernel_close(aq_kernel_case *kernel);
 
-/* One call, over copy i. Local. */
+/* One call, over copy i; a backend may work behind the caller. Local. */
 void aq_kernel_call(aq_kernel_case *kernel, int i);
+
+/* Waits for the calls, and fetches what the last one counted and gave. A failure of one of them.
+ * Local. */
+aq_status aq_kernel_finish(aq_kernel_case *kernel);
 
 /* Share of the tokens that the last call of select attended to, over KV heads. Local. */
 double aq_kernel_attended(const aq_kernel_case *kernel);

@@ -9,7 +9,7 @@
 
 /* What one rank tells of one timed phase: plain integers, gathered in one message. */
 typedef struct {
-    int64_t wall_ns, sent_bytes, cache_bytes;
+    int64_t wall_ns, sent_bytes, key_bytes, value_bytes, selector_bytes;
     int64_t phase_ns[AQ_PHASES];
     int64_t n_pair, n_attended, n_byte_moved;
 } share;
@@ -109,13 +109,26 @@ static aq_status begin_phase(const aq_bench_test *test, const aq_lane *lane, mar
 static share share_since(const aq_lane *lane, const mark *from, int64_t wall_ns) {
     const aq_session_stats after = aq_session_describe(lane->session), *before = &from->before;
     share out = {.wall_ns = wall_ns,
-                 .sent_bytes = after.sent_bytes - before->sent_bytes,
-                 .cache_bytes = after.key_bytes + after.value_bytes + after.selector_bytes,
+                 .sent_bytes = after.sent_bytes - before->sent_bytes + after.shared_bytes -
+                               before->shared_bytes,
+                 .key_bytes = after.key_bytes,
+                 .value_bytes = after.value_bytes,
+                 .selector_bytes = after.selector_bytes,
                  .n_pair = after.n_pair - before->n_pair,
                  .n_attended = after.n_attended - before->n_attended,
                  .n_byte_moved = after.n_byte_moved - before->n_byte_moved};
     aq_phases_between(before, &after, wall_ns, from->logits_ns, out.phase_ns);
     return out;
+}
+
+/* Keeps the bytes of a rank's cache if no rank had more. */
+static void hold_cache(aq_lane *lane, const share *rank) {
+    const int64_t bytes = rank->key_bytes + rank->value_bytes + rank->selector_bytes;
+    if (bytes <= lane->cache_bytes) return;
+    lane->cache_bytes = bytes;
+    lane->key_bytes = rank->key_bytes;
+    lane->value_bytes = rank->value_bytes;
+    lane->selector_bytes = rank->selector_bytes;
 }
 
 /* Stops the clock, hears what the other ranks took, and adds a sample unless `warming`. */
@@ -132,7 +145,7 @@ static aq_status end_phase(const aq_bench_test *test, aq_lane *lane, const mark 
     for (int r = 0; r < n_rank; r++) {
         if (all[r].wall_ns > slowest_ns) slowest_ns = all[r].wall_ns;
         if (all[r].sent_bytes > series->sent_bytes) series->sent_bytes = all[r].sent_bytes;
-        if (all[r].cache_bytes > lane->cache_bytes) lane->cache_bytes = all[r].cache_bytes;
+        hold_cache(lane, &all[r]);
         series->wall_s += (double)all[r].wall_ns * 1e-9 / n_rank;
         for (int i = 0; i < AQ_PHASES; i++)
             series->phase_s[i] += (double)all[r].phase_ns[i] * 1e-9 / n_rank;
@@ -146,9 +159,9 @@ static aq_status end_phase(const aq_bench_test *test, aq_lane *lane, const mark 
 
 /* On rank 0, the logits of the last token, their time added to the mark. */
 static aq_status make_logits(const aq_bench_test *test, const aq_lane *lane, mark *from) {
-    if (aq_comm_rank(test->comm) != 0) return AQ_OK;
+    const bool wanted = aq_comm_rank(test->comm) == 0;
     const int64_t start_ns = aq_clock_ns();
-    AQ_TRY(aq_session_logits(lane->session, test->logits));
+    AQ_TRY(aq_session_logits(lane->session, wanted ? test->logits : NULL));
     from->logits_ns += aq_clock_ns() - start_ns;
     return AQ_OK;
 }
@@ -166,7 +179,10 @@ static aq_status decode_tokens(const aq_bench_test *test, const aq_lane *lane, m
 static aq_status repeat_once(const aq_bench_test *test, aq_lane *lane, bool warming) {
     mark from;
     aq_session_reset(lane->session);
-    if (test->n_depth > 0) AQ_TRY(aq_session_recode(lane->session, test->from));
+    if (test->n_depth > 0 && test->fill)
+        AQ_TRY(aq_session_fill(lane->session, test->fill, test->n_depth));
+    else if (test->n_depth > 0)
+        AQ_TRY(aq_session_recode(lane->session, test->from));
     if (test->n_prefill > 0) {
         AQ_TRY(begin_phase(test, lane, &from));
         AQ_TRY(aq_session_prefill(lane->session, test->ids + test->n_depth, test->n_prefill, NULL));
@@ -199,7 +215,7 @@ static aq_status reach_depth(aq_bench_test *test, const aq_session_options *like
                                       .n_batch = like->n_batch,
                                       .key_type = AQ_KV_BF16,
                                       .value_type = AQ_KV_BF16};
-    if (test->n_depth == 0) return AQ_OK;
+    if (test->n_depth == 0 || test->fill) return AQ_OK;
     if (!test->from) AQ_TRY(aq_session_open(test->engine, &dense, &test->from));
     if (aq_session_length(test->from) > test->n_depth) aq_session_reset(test->from);
     const int64_t n = aq_session_length(test->from);

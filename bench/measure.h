@@ -6,7 +6,8 @@
  * end on the slowest rank.
  *
  * The depth is prefilled once, densely, in a session of its own; every repetition takes its tokens
- * over (aq_session_recode), which stores them as the way of attention does. */
+ * over (aq_session_recode), which stores them as the way of attention does. Or the depth is made of
+ * given keys and values (aq_session_fill). */
 #ifndef AQ_BENCH_MEASURE_H
 #define AQ_BENCH_MEASURE_H
 
@@ -14,6 +15,7 @@
 
 #include "bench/phases.h"
 #include "src/aqua.h"
+#include "src/engine/fill.h"
 
 /* The times of one phase. */
 typedef struct {
@@ -34,11 +36,12 @@ typedef struct {
     aq_series prefill, decode;
     aq_weight_reads weights;
     aq_code_layout codes; /* of the selector, of select alone */
-    int64_t cache_bytes;  /* of the tokens held at the end of a repetition, the selector's codes
-                             included, most of any rank */
-    uint64_t bits;        /* hash of the last logits of the first repetition, this rank's */
-    bool seen;            /* whether there was one */
-    bool valid; /* logits finite, and of the same bits in every repetition, on all ranks */
+    /* Of the tokens held at the end of a repetition, of the rank that has most: all, and by part.
+     */
+    int64_t cache_bytes, key_bytes, value_bytes, selector_bytes;
+    uint64_t bits; /* hash of the last logits of the first repetition, this rank's */
+    bool seen;     /* whether there was one */
+    bool valid;    /* logits finite, and of the same bits in every repetition, on all ranks */
 } aq_lane;
 
 /* What all lanes of a measurement share. */
@@ -48,9 +51,10 @@ typedef struct {
     const int32_t *ids; /* [n_depth + n_prefill + n_decode] */
     int64_t n_depth, n_prefill, n_decode;
     int n_repeat;
-    aq_session *from; /* holds the tokens of the depth; NULL until there is one */
-    float *logits;    /* [n_vocab] */
-    int64_t *shares;  /* what each rank tells of a repetition */
+    const aq_fill_rows *fill; /* what the depth is made of; NULL: it is prefilled */
+    aq_session *from;         /* holds the tokens of the depth; NULL until there is one */
+    float *logits;            /* [n_vocab] */
+    int64_t *shares;          /* what each rank tells of a repetition */
 } aq_bench_test;
 
 /* Working memory for tests of an engine over comm; the caller closes it. AQ_ERR_MEMORY, agreed.

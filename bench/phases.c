@@ -39,9 +39,9 @@ static int64_t ffn_bytes(const aq_ffn_weights *ffn) {
 }
 
 aq_weight_reads aq_weight_reads_of(const aq_engine *engine) {
-    aq_weight_reads reads = {.output = bytes_of(&engine->weights.output)};
+    aq_weight_reads reads = {.output = bytes_of(&engine->kept.output)};
     for (int i = 0; i < engine->config.n_layer; i++) {
-        const aq_layer_weights *w = &engine->weights.layers[i];
+        const aq_layer_weights *w = &engine->kept.layers[i];
         reads.layers += bytes_of(&w->wq) + bytes_of(&w->wk) + bytes_of(&w->wv) + bytes_of(&w->wo);
         reads.layers += bytes_of(&w->router) + ffn_bytes(&w->ffn);
         if (w->experts) reads.layers += engine->config.n_expert_used * ffn_bytes(&w->experts[0]);

@@ -29,8 +29,9 @@ const char *aq_phase_name(aq_phase phase);
 void aq_phases_between(const aq_session_stats *before, const aq_session_stats *after,
                        int64_t wall_ns, int64_t logits_ns, int64_t ns[AQ_PHASES]);
 
-/* Bytes of stored weights that one decoded token reads: the layers', on every rank, of experts as
- * many as a token uses; and the output matrix, where logits are made. */
+/* Bytes of stored weights that this rank reads for one decoded token: the layers', of experts as
+ * many as a token uses; and the output matrix, where logits are made. Of weights that ranks share,
+ * its rows. */
 typedef struct {
     int64_t layers, output;
 } aq_weight_reads;

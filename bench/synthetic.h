@@ -20,7 +20,7 @@ typedef struct {
     aq_head_shape shape;
     aq_kv_view view; /* of the first */
     int64_t n_tile;
-    int64_t *tile_pos; /* [n_tile] */
+    int64_t *tile_pos; /* [n_tile] backend memory */
     int n_copy;
     int64_t key_bytes, value_bytes, selector_bytes; /* of one cache */
 } aq_made_cache;
@@ -47,8 +47,8 @@ aq_kv_view aq_made_cache_view(const aq_made_cache *cache, int i);
  */
 void aq_made_query(const aq_head_shape *shape, double spread, float *q);
 
-/* n bytes of stored weights of any type, whose numbers all are small and finite, n_copy times.
- * Local. */
-void aq_made_weights(uint8_t *bytes, int64_t n, int n_copy);
+/* n bytes of stored weights of any type, whose numbers all are small and finite, n_copy times, in
+ * memory of the backend. AQ_ERR_MEMORY. Local. */
+aq_status aq_made_weights(aq_backend *be, uint8_t *bytes, int64_t n, int n_copy);
 
 #endif

@@ -32,7 +32,7 @@ static aq_kv_type dense_type(aq_kv_type asked) {
     return asked == AQ_KV_F32 ? AQ_KV_F32 : AQ_KV_BF16;
 }
 
-static aq_session_options dense_options(const aq_session_options *asked, int64_t n_ctx) {
+aq_session_options aq_incontext_dense(const aq_session_options *asked, int64_t n_ctx) {
     return (aq_session_options){.n_ctx = n_ctx,
                                 .n_ctx_rope = asked->n_ctx,
                                 .n_batch = asked->n_batch,
@@ -124,7 +124,7 @@ aq_status aq_incontext_open(aq_engine *engine, aq_comm *comm, const aq_session_o
     if (n_dense > options->n_ctx)
         return aq_fail(AQ_ERR_LIMIT, "%lld tokens do not fit a context of %lld", (long long)n,
                        (long long)options->n_ctx);
-    const aq_session_options dense = dense_options(options, n_dense);
+    const aq_session_options dense = aq_incontext_dense(options, n_dense);
     AQ_TRY(aq_session_open(engine, &dense, &staging));
     aq_status status =
         calibrate(engine, comm, basis, ids, n_dense, hooks, options->n_ctx, staging, &failed);

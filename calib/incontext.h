@@ -10,6 +10,10 @@
 /* Tokens calibrated on: as many give as good a projection as 64K of another text. */
 #define AQ_INCONTEXT_TOKENS 4096
 
+/* The dense session that such a context begins in, with room for n_ctx tokens: it is there beside
+ * the asked one until that has taken its tokens over. Local. */
+aq_session_options aq_incontext_dense(const aq_session_options *asked, int64_t n_ctx);
+
 /* Prefills the first min(n, AQ_INCONTEXT_TOKENS) ids, makes the engine's projection from them, and
  * opens the asked session with them in it; *n_done tells how many: the caller prefills the rest.
  * `comm` is the engine's; ids and options are the same on all ranks. hooks (may be NULL): progress

@@ -9,16 +9,17 @@
 
 #include "calib/gram.h"
 #include "src/aqua.h"
+#include "src/engine/twin.h"
 
 typedef struct {
     aq_engine *engine;     /* borrowed, as are the sums and the frequencies */
     aq_gram *gram;         /* what is summed into */
     int64_t n_skip;        /* first positions that are not counted */
     int64_t n, n_shift;    /* as above */
-    const float *inv_freq; /* [n_rot / 2] */
-    int64_t *shift;        /* [n_tok_max] */
-    float *table;          /* [n_tok_max, n_rot]; NULL: positions stay as they are */
-    float *q, *k;          /* [n_tok_max] rows as aq_hooks.tap has them */
+    const float *inv_freq; /* [n_rot / 2] in backend memory */
+    float *table;          /* [n_tok_max, n_rot] there; NULL: positions stay as they are */
+    aq_twin shift;         /* int64_t [n_tok_max] */
+    aq_twin q, k;          /* [n_tok_max] rows as aq_hooks.tap has them */
 } aq_spread;
 
 /* For the steps of `session`, whose n_ctx is the n above, and a context of n_ctx tokens; positions

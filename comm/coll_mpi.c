@@ -10,7 +10,18 @@ struct aq_coll {
     int64_t bytes_sent;
     int64_t n_call;
     int *counts; /* [4, size]: send and receive counts and offsets in the ints MPI takes */
+    /* Of aq_coll_join_rows, made by its first call. */
+    MPI_Op join;
+    MPI_Datatype row;
+    int64_t row_bytes;
 };
+
+/* What MPI calls back for: it hands nothing else through. The thread that communicates sets and
+ * reads it. */
+static struct {
+    aq_coll_join join;
+    int64_t row_bytes;
+} joining;
 
 aq_status aq_coll_open(aq_comm *comm, aq_coll **out) {
     *out = NULL;
@@ -24,6 +35,8 @@ aq_status aq_coll_open(aq_comm *comm, aq_coll **out) {
         return status;
     }
     coll->comm = comm;
+    coll->join = MPI_OP_NULL;
+    coll->row = MPI_DATATYPE_NULL;
     coll->counts = counts;
     *out = coll;
     return AQ_OK;
@@ -31,6 +44,8 @@ aq_status aq_coll_open(aq_comm *comm, aq_coll **out) {
 
 void aq_coll_close(aq_coll *coll) {
     if (!coll) return;
+    if (coll->join != MPI_OP_NULL) MPI_Op_free(&coll->join);
+    if (coll->row != MPI_DATATYPE_NULL) MPI_Type_free(&coll->row);
     free(coll->counts);
     free(coll);
 }
@@ -52,9 +67,10 @@ aq_status aq_coll_allgather(aq_coll *coll, const void *mine, int64_t bytes, void
     if (bytes > INT_MAX) return aq_fail(AQ_ERR_LIMIT, "a message over 2 GiB");
     coll->bytes_sent += bytes * (aq_comm_size(coll->comm) - 1);
     coll->n_call++;
-    return aq_comm_check(MPI_Allgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE,
-                                       aq_comm_mpi(coll->comm)),
-                         "gathering");
+    MPI_Request request = MPI_REQUEST_NULL;
+    return aq_comm_wait(MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE,
+                                       aq_comm_mpi(coll->comm), &request),
+                        &request, "gathering");
 }
 
 aq_status aq_coll_allgatherv(aq_coll *coll, const void *mine, const int64_t *bytes, void *all) {
@@ -63,9 +79,11 @@ aq_status aq_coll_allgatherv(aq_coll *coll, const void *mine, const int64_t *byt
     AQ_TRY(pack_counts(bytes, size, counts, offsets));
     coll->bytes_sent += bytes[rank] * (size - 1);
     coll->n_call++;
-    return aq_comm_check(MPI_Allgatherv(mine, counts[rank], MPI_BYTE, all, counts, offsets,
-                                        MPI_BYTE, aq_comm_mpi(coll->comm)),
-                         "gathering");
+    if (mine == (const char *)all + offsets[rank]) mine = MPI_IN_PLACE;
+    MPI_Request request = MPI_REQUEST_NULL;
+    return aq_comm_wait(MPI_Iallgatherv(mine, counts[rank], MPI_BYTE, all, counts, offsets,
+                                        MPI_BYTE, aq_comm_mpi(coll->comm), &request),
+                        &request, "gathering");
 }
 
 aq_status aq_coll_alltoallv(aq_coll *coll, const void *send, const int64_t *send_bytes, void *recv,
@@ -78,9 +96,45 @@ aq_status aq_coll_alltoallv(aq_coll *coll, const void *send, const int64_t *send
     for (int r = 0; r < size; r++)
         if (r != rank) coll->bytes_sent += send_bytes[r];
     coll->n_call++;
-    return aq_comm_check(MPI_Alltoallv(send, send_counts, send_offsets, MPI_BYTE, recv, recv_counts,
-                                       recv_offsets, MPI_BYTE, aq_comm_mpi(coll->comm)),
-                         "exchanging");
+    MPI_Request request = MPI_REQUEST_NULL;
+    return aq_comm_wait(MPI_Ialltoallv(send, send_counts, send_offsets, MPI_BYTE, recv, recv_counts,
+                                       recv_offsets, MPI_BYTE, aq_comm_mpi(coll->comm), &request),
+                        &request, "exchanging");
+}
+
+static void join_rows(void *from, void *into, int *n, MPI_Datatype *row) {
+    (void)row;
+    joining.join(from, into, *n, joining.row_bytes);
+}
+
+/* coll->join and coll->row, a type of row_bytes bytes that MPI does not cut. */
+static aq_status prepare_join(aq_coll *coll, int64_t row_bytes) {
+    if (coll->join == MPI_OP_NULL)
+        AQ_TRY(aq_comm_check(MPI_Op_create(join_rows, 1, &coll->join), "making an operation"));
+    if (coll->row_bytes == row_bytes) return AQ_OK;
+    if (coll->row != MPI_DATATYPE_NULL) MPI_Type_free(&coll->row);
+    AQ_TRY(
+        aq_comm_check(MPI_Type_contiguous((int)row_bytes, MPI_BYTE, &coll->row), "making a type"));
+    AQ_TRY(aq_comm_check(MPI_Type_commit(&coll->row), "making a type"));
+    coll->row_bytes = row_bytes;
+    return AQ_OK;
+}
+
+aq_status aq_coll_join_rows(aq_coll *coll, void *rows, int64_t n, int64_t row_bytes,
+                            aq_coll_join join) {
+    const int64_t rank = aq_comm_rank(coll->comm), size = aq_comm_size(coll->comm);
+    if (n > INT_MAX || row_bytes > INT_MAX || n * row_bytes > INT_MAX)
+        return aq_fail(AQ_ERR_LIMIT, "a message over 2 GiB");
+    AQ_TRY(prepare_join(coll, row_bytes));
+    const int64_t all = 2 * (size - 1) * n * row_bytes; /* of all ranks */
+    coll->bytes_sent += all * (rank + 1) / size - all * rank / size;
+    coll->n_call++;
+    joining.join = join;
+    joining.row_bytes = row_bytes;
+    MPI_Request request = MPI_REQUEST_NULL;
+    return aq_comm_wait(MPI_Iallreduce(MPI_IN_PLACE, rows, (int)n, coll->row, coll->join,
+                                       aq_comm_mpi(coll->comm), &request),
+                        &request, "merging");
 }
 
 aq_status aq_coll_bcast(aq_coll *coll, void *data, int64_t bytes, int root) {

@@ -12,13 +12,20 @@
 
 typedef struct aq_comm aq_comm;
 
-/* Starts MPI (funneled: only the calling thread communicates) and gives a communicator over all
- * ranks. End it with aq_comm_finish. AQ_ERR_COMM; AQ_ERR_USAGE if SLURM started several copies that
- * do not know of each other. Collective over the job. */
+/* Starts MPI (funneled: only the calling thread communicates) and the heartbeat, and gives a
+ * communicator over all ranks. End it with aq_comm_finish. AQ_ERR_COMM; AQ_ERR_USAGE if SLURM
+ * started several copies that do not know of each other. Collective over the job. */
 aq_status aq_comm_init_world(int *argc, char ***argv, aq_comm **world);
 
 /* Closes the world and ends MPI. Collective. */
 void aq_comm_finish(aq_comm *world);
+
+/* From here on no wait of this process for other ranks lasts longer than this many seconds, 0: as
+ * long as it takes. Seconds count in which this rank waits, is not suspended, and no rank of its
+ * host notes anything (comm/heartbeat.h). When they are over, or MPI fails, aq_error_text() names
+ * the ranks that are missing, `lost` is called, unless NULL, and the call that waited returns
+ * AQ_ERR_COMM: nothing can be exchanged any more, and aq_comm_abort is what is left. Local. */
+void aq_comm_deadline(double seconds, void (*lost)(void *arg), void *arg);
 
 /* A communicator of this rank alone. The caller closes it. AQ_ERR_COMM. Local. */
 aq_status aq_comm_open_self(aq_comm **out);
@@ -26,6 +33,11 @@ aq_status aq_comm_open_self(aq_comm **out);
 /* The ranks 0 .. n_rank - 1 of `comm` as a communicator of their own; the others get NULL. The
  * caller closes it. AQ_ERR_COMM. Collective over comm. */
 aq_status aq_comm_open_leading(aq_comm *comm, int n_rank, aq_comm **out);
+
+/* The ranks of `comm` in groups of n_rank that follow each other, each a communicator of its own:
+ * of this rank's group. comm's size must be a multiple. The caller closes it. AQ_ERR_COMM.
+ * Collective over comm. */
+aq_status aq_comm_open_group(aq_comm *comm, int n_rank, aq_comm **out);
 
 /* Frees a communicator from an open function; NULL is allowed. Collective over comm. */
 void aq_comm_close(aq_comm *comm);

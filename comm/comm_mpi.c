@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/heartbeat.h"
+
 struct aq_comm {
     MPI_Comm mpi; /* a duplicate that this object owns */
     int rank;
@@ -65,6 +67,7 @@ aq_status aq_comm_init_world(int *argc, char ***argv, aq_comm **world) {
         return aq_fail(AQ_ERR_COMM, "MPI could not start; run this program with mpirun");
     AQ_TRY(aq_comm_check(MPI_Comm_dup(MPI_COMM_WORLD, &mpi), "starting"));
     AQ_TRY(wrap(mpi, world));
+    AQ_TRY(aq_heartbeat_open(mpi, true));
 
     /* srun without a matching PMI starts N programs that each believe to be alone. */
     const char *n_task = getenv("SLURM_STEP_NUM_TASKS");
@@ -81,6 +84,8 @@ aq_status aq_comm_init_world(int *argc, char ***argv, aq_comm **world) {
 }
 
 void aq_comm_finish(aq_comm *world) {
+    aq_comm_barrier(world); /* MPI_Finalize waits for all, and has no deadline */
+    aq_heartbeat_close();
     aq_comm_close(world);
     MPI_Finalize();
 }
@@ -98,6 +103,14 @@ aq_status aq_comm_open_leading(aq_comm *comm, int n_rank, aq_comm **out) {
     const int color = comm->rank < n_rank ? 0 : MPI_UNDEFINED;
     AQ_TRY(aq_comm_check(MPI_Comm_split(comm->mpi, color, comm->rank, &mpi), "splitting ranks"));
     return mpi == MPI_COMM_NULL ? AQ_OK : wrap(mpi, out);
+}
+
+aq_status aq_comm_open_group(aq_comm *comm, int n_rank, aq_comm **out) {
+    MPI_Comm mpi = MPI_COMM_NULL;
+    *out = NULL;
+    const int color = comm->rank / n_rank;
+    AQ_TRY(aq_comm_check(MPI_Comm_split(comm->mpi, color, comm->rank, &mpi), "splitting ranks"));
+    return wrap(mpi, out);
 }
 
 void aq_comm_close(aq_comm *comm) {
@@ -132,9 +145,11 @@ aq_status aq_comm_agree(aq_comm *comm, aq_status mine) {
         char host[MPI_MAX_PROCESSOR_NAME];
         int code;
     } failure;
+    MPI_Request request = MPI_REQUEST_NULL;
     int first = mine == AQ_OK ? comm->size : comm->rank;
-    AQ_TRY(aq_comm_check(MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, comm->mpi),
-                         "agreeing on the outcome"));
+    AQ_TRY(
+        aq_comm_wait(MPI_Iallreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, comm->mpi, &request),
+                     &request, "agreeing on the outcome"));
     if (first == comm->size) return AQ_OK;
 
     memset(&failure, 0, sizeof failure);
@@ -149,7 +164,8 @@ aq_status aq_comm_agree(aq_comm *comm, aq_status mine) {
 }
 
 aq_status aq_comm_barrier(aq_comm *comm) {
-    return aq_comm_check(MPI_Barrier(comm->mpi), "waiting for all ranks");
+    MPI_Request request = MPI_REQUEST_NULL;
+    return aq_comm_wait(MPI_Ibarrier(comm->mpi, &request), &request, "waiting for all ranks");
 }
 
 /* MPI 3 counts are ints: larger messages go in parts. */
@@ -159,8 +175,9 @@ aq_status aq_comm_bcast(aq_comm *comm, void *data, size_t bytes, int root) {
     char *at = data;
     for (size_t done = 0; done < bytes; done += PART_BYTES) {
         const size_t part = bytes - done < PART_BYTES ? bytes - done : PART_BYTES;
-        AQ_TRY(aq_comm_check(MPI_Bcast(at + done, (int)part, MPI_BYTE, root, comm->mpi),
-                             "broadcasting"));
+        MPI_Request request = MPI_REQUEST_NULL;
+        AQ_TRY(aq_comm_wait(MPI_Ibcast(at + done, (int)part, MPI_BYTE, root, comm->mpi, &request),
+                            &request, "broadcasting"));
     }
     return AQ_OK;
 }
@@ -170,9 +187,10 @@ static aq_status sum(aq_comm *comm, void *data, int64_t n, MPI_Datatype type, si
     char *at = data;
     for (int64_t done = 0; done < n; done += part_elems) {
         const int part = (int)(n - done < part_elems ? n - done : part_elems);
-        AQ_TRY(aq_comm_check(MPI_Allreduce(MPI_IN_PLACE, at + (size_t)done * elem_bytes, part, type,
-                                           MPI_SUM, comm->mpi),
-                             "summing"));
+        MPI_Request request = MPI_REQUEST_NULL;
+        AQ_TRY(aq_comm_wait(MPI_Iallreduce(MPI_IN_PLACE, at + (size_t)done * elem_bytes, part, type,
+                                           MPI_SUM, comm->mpi, &request),
+                            &request, "summing"));
     }
     return AQ_OK;
 }
@@ -187,16 +205,19 @@ aq_status aq_comm_sum_i64(aq_comm *comm, int64_t *data, int64_t n) {
 
 aq_status aq_comm_allgather_i64(aq_comm *comm, const int64_t *mine, int64_t n, int64_t *all) {
     if (n > INT_MAX) return aq_fail(AQ_ERR_LIMIT, "%lld counters in one message", (long long)n);
-    return aq_comm_check(
-        MPI_Allgather(mine, (int)n, MPI_INT64_T, all, (int)n, MPI_INT64_T, comm->mpi), "gathering");
+    MPI_Request request = MPI_REQUEST_NULL;
+    return aq_comm_wait(
+        MPI_Iallgather(mine, (int)n, MPI_INT64_T, all, (int)n, MPI_INT64_T, comm->mpi, &request),
+        &request, "gathering");
 }
 
 aq_status aq_comm_send(aq_comm *comm, const void *data, size_t bytes, int to) {
     const char *at = data;
     for (size_t done = 0; done < bytes; done += PART_BYTES) {
         const size_t part = bytes - done < PART_BYTES ? bytes - done : PART_BYTES;
-        AQ_TRY(
-            aq_comm_check(MPI_Send(at + done, (int)part, MPI_BYTE, to, 0, comm->mpi), "sending"));
+        MPI_Request request = MPI_REQUEST_NULL;
+        AQ_TRY(aq_comm_wait(MPI_Isend(at + done, (int)part, MPI_BYTE, to, 0, comm->mpi, &request),
+                            &request, "sending"));
     }
     return AQ_OK;
 }
@@ -205,9 +226,9 @@ aq_status aq_comm_recv(aq_comm *comm, void *data, size_t bytes, int from) {
     char *at = data;
     for (size_t done = 0; done < bytes; done += PART_BYTES) {
         const size_t part = bytes - done < PART_BYTES ? bytes - done : PART_BYTES;
-        AQ_TRY(aq_comm_check(
-            MPI_Recv(at + done, (int)part, MPI_BYTE, from, 0, comm->mpi, MPI_STATUS_IGNORE),
-            "receiving"));
+        MPI_Request request = MPI_REQUEST_NULL;
+        AQ_TRY(aq_comm_wait(MPI_Irecv(at + done, (int)part, MPI_BYTE, from, 0, comm->mpi, &request),
+                            &request, "receiving"));
     }
     return AQ_OK;
 }

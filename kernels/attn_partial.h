@@ -12,9 +12,11 @@
  *
  * Sums in fp32. The same bits for the same number of threads. Tolerance: scores are reductions of
  * length n_col and enter the weights as a relative error; o and l are reductions over the tokens;
- * weights below 2e-38 count as 0.
- * Source: Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv
- * 2205.14135; chosen dimensions as in AQUA, arXiv 2509.11155. */
+ * weights below 2e-38 count as 0. A device may round queries, keys, values and weights to bf16
+ * where a KV head has 64 rows (query, head) or more, its heads are as wide as tensor cores take,
+ * and keys and values are not f32: then each factor has a relative error of 2^-8. Source: Milakov
+ * and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv 2205.14135; chosen
+ * dimensions as in AQUA, arXiv 2509.11155. */
 #ifndef AQ_KERNELS_ATTN_PARTIAL_H
 #define AQ_KERNELS_ATTN_PARTIAL_H
 

@@ -28,19 +28,19 @@ static void carve_rows(aq_select_block *b, aq_arena *arena) {
     b->m = aq_arena_carve(arena, n_row, f);
     b->l = aq_arena_carve(arena, n_row, f);
     b->part = aq_arena_carve(arena, n_row * (size_t)(b->args->kv.d_head + 2), f);
-    b->scan_work = aq_arena_carve(arena, (2 + AQ_SCAN_ROWS + AQ_TILE / 4) * n_place, f);
+    b->scan_work = aq_arena_carve(arena, (3 + AQ_SCAN_ROWS + AQ_TILE / 4) * n_place, f);
 }
 
-/* What members that share a query leave for each other. */
+/* What is found in a choice, of every KV head; members that share a query leave it for each other.
+ */
 static void carve_result(aq_select_block *b, aq_arena *arena) {
     const size_t n_head = (size_t)b->args->n_head, n_kv_head = (size_t)b->args->kv.n_kv_head;
     const size_t f = sizeof(float);
     b->search = aq_arena_carve(arena, n_kv_head, sizeof *b->search);
+    b->result.sums = aq_arena_carve(arena, n_kv_head, sizeof *b->result.sums);
+    b->result.bucket = aq_arena_carve(arena, n_kv_head * AQ_SELECT_BUCKETS, f);
     b->result.m = aq_arena_carve(arena, n_head, f);
     b->result.l = aq_arena_carve(arena, n_head, f);
-    b->result.total = aq_arena_carve(arena, n_kv_head * 2, f);
-    b->result.mass[0] = aq_arena_carve(arena, n_kv_head * AQ_MASS_BOUNDS, f);
-    b->result.mass[1] = aq_arena_carve(arena, n_kv_head * AQ_MASS_BOUNDS, f);
     b->result.n_count = aq_arena_carve(arena, n_kv_head * 2, sizeof(int64_t));
     b->result.part = aq_arena_carve(arena, n_head * (size_t)(b->args->kv.d_head + 2), f);
 }
@@ -51,7 +51,7 @@ static void carve_member(aq_select_block *b, aq_arena *arena) {
     const int64_t n_row = shares ? b->args->n_head : b->task->n_query * b->task->group;
     const size_t n_tile = (size_t)(n_row * b->task->most_own), f = sizeof(float);
     carve_rows(b, arena);
-    if (shares) carve_result(b, arena);
+    carve_result(b, arena);
     b->all_tile_m = aq_arena_carve(arena, n_tile, f);
     b->all_tile_l = aq_arena_carve(arena, n_tile, f);
     b->all_z = aq_arena_carve(arena, (size_t)(n_row * b->task->z_stride), f);

@@ -27,6 +27,32 @@ static void give_counts(const aq_select_task *task, int64_t t, int g, const aq_s
     counts[2] = (int32_t)view->n_touched;
 }
 
+static void choose_alone(aq_select_block *b, int i) {
+    aq_select_weigh_tokens(b, i);
+    aq_select_fill_buckets(b, i);
+    aq_select_find_bound(b);
+    b->view[i].least = b->search[b->g].least;
+}
+
+/* What select_totals gives of query t and KV head g. */
+static void give_totals(const aq_select_task *task, int64_t t, int g, const float *m,
+                        const float *l) {
+    float *ml = task->totals + 2 * (t * task->args->n_head + g * task->group);
+    for (int r = 0; r < task->group; r++) {
+        ml[2 * r] = m[r];
+        ml[2 * r + 1] = l[r];
+    }
+}
+
+/* Scores of the block's tokens, which choose. */
+static void sum_block(aq_select_block *b, int64_t t, int n_query, int g) {
+    const int group = b->task->group;
+    aq_select_take_rows(b, t, n_query, g);
+    aq_select_scan_tiles(b);
+    for (int i = 0; i < n_query; i++)
+        give_totals(b->task, t + i, g, b->m + i * group, b->l + i * group);
+}
+
 static void attend_block(aq_select_block *b, int64_t t, int n_query, int g) {
     const aq_select_task *task = b->task;
     const size_t row_bytes = (size_t)(b->args->kv.d_head + 2) * sizeof(float);
@@ -34,7 +60,7 @@ static void attend_block(aq_select_block *b, int64_t t, int n_query, int g) {
     if (aq_select_by_mass(task)) {
         aq_select_scan_tiles(b);
         for (int i = 0; i < n_query; i++)
-            if (b->view[i].n_seen > 0) aq_select_find_bound(b, i);
+            if (b->view[i].n_seen > 0) choose_alone(b, i);
     }
     aq_select_attend_chosen(b);
     for (int i = 0; i < n_query; i++) {
@@ -55,14 +81,13 @@ static void take_blocks(void *arg, int thread, int n_thread) {
         const int64_t i = atomic_fetch_add(&task->next_block, 1);
         if (i >= n_step * args->kv.n_kv_head) return;
         const int64_t t = (n_step - 1 - i / args->kv.n_kv_head) * task->n_query;
-        attend_block(&b, t, (int)aq_select_min(args->n_q - t, task->n_query),
-                     (int)(i % args->kv.n_kv_head));
+        const int n_query = (int)aq_select_min(args->n_q - t, task->n_query);
+        const int g = (int)(i % args->kv.n_kv_head);
+        if (task->totals)
+            sum_block(&b, t, n_query, g);
+        else
+            attend_block(&b, t, n_query, g);
     }
-}
-
-/* What member i left. */
-static aq_select_result result_of(const aq_select_task *task, int i) {
-    return aq_select_open_block(task, i).result;
 }
 
 static void barrier(const aq_select_task *task) {
@@ -83,80 +108,43 @@ static void scan_share(aq_select_block *b, int64_t t) {
 static void join_totals(aq_select_block *b, int g) {
     const aq_select_task *task = b->task;
     for (int r = 0; r < task->group; r++) {
-        const int h = g * task->group + r;
-        float m = -INFINITY, l = 0.0f;
+        const float *m = b->result.m + g * task->group + r;
+        const float *l = b->result.l + g * task->group + r;
+        b->m[r] = -INFINITY;
+        b->l[r] = 0.0f;
         for (int i = 0; i < task->n_share; i++)
-            m = fmaxf(m, result_of(task, i).m[h]);
-        for (int i = 0; i < task->n_share; i++) {
-            const aq_select_result result = result_of(task, i);
-            l += result.l[h] * expf(result.m[h] - m);
-        }
-        b->m[r] = m;
-        b->l[r] = l;
+            b->m[r] = fmaxf(b->m[r], *(const float *)aq_select_of_member(b, i, m));
+        for (int i = 0; i < task->n_share; i++)
+            b->l[r] += *(const float *)aq_select_of_member(b, i, l) *
+                       expf(*(const float *)aq_select_of_member(b, i, m) - b->m[r]);
     }
 }
 
 static void weigh_share(aq_select_block *b, int64_t t) {
     for (int g = 0; g < b->args->kv.n_kv_head; g++) {
-        float *total = b->result.total + 2 * g;
         aq_select_turn_to(b, t, 1, g);
         join_totals(b, g);
-        aq_select_weigh_tokens(b, 0, &total[0], &total[1]);
+        aq_select_weigh_tokens(b, 0);
     }
 }
 
-static void start_searches(aq_select_block *b) {
+static void fill_share(aq_select_block *b, int64_t t) {
     for (int g = 0; g < b->args->kv.n_kv_head; g++) {
-        float total = 0.0f, near = 0.0f;
-        for (int i = 0; i < b->task->n_share; i++) {
-            total += result_of(b->task, i).total[2 * g];
-            near += result_of(b->task, i).total[2 * g + 1];
-        }
-        b->search[g] = aq_select_start_search(b->args->mass, (double)total, (double)near,
-                                              aq_select_largest(b->task), b->view->n_seen);
+        aq_select_turn_to(b, t, 1, g);
+        aq_select_fill_buckets(b, 0);
     }
 }
 
-/* Narrows the searches, answers `turn`; returns whether all have ended. Every member does this by
- * itself, and all find the same. */
-static bool narrow_searches(aq_select_block *b, int turn) {
-    bool ended = true;
-    for (int g = 0; g < b->args->kv.n_kv_head; g++) {
-        float least[AQ_MASS_BOUNDS], mass[AQ_MASS_BOUNDS] = {0};
-        if (aq_select_search_ends(&b->search[g])) continue;
-        for (int i = 0; i < b->task->n_share; i++)
-            for (int k = 0; k < AQ_MASS_BOUNDS; k++)
-                mass[k] += result_of(b->task, i).mass[turn][g * AQ_MASS_BOUNDS + k];
-        aq_select_try_bounds(&b->search[g], least);
-        aq_select_narrow(&b->search[g], least, mass);
-        ended = ended && aq_select_search_ends(&b->search[g]);
-    }
-    return ended;
-}
-
-/* Others may still read the answers before last when this member gives new ones, but not those
- * before. */
-static void search_share(aq_select_block *b, int64_t t) {
-    float least[AQ_MASS_BOUNDS];
-    int turn = 0;
-    start_searches(b);
-    do {
-        turn = 1 - turn;
-        for (int g = 0; g < b->args->kv.n_kv_head; g++) {
-            if (aq_select_search_ends(&b->search[g])) continue;
-            aq_select_turn_to(b, t, 1, g);
-            aq_select_try_bounds(&b->search[g], least);
-            aq_select_mass_from(b, 0, least, b->result.mass[turn] + g * AQ_MASS_BOUNDS);
-        }
-        barrier(b->task);
-    } while (!narrow_searches(b, turn));
+static void find_share(aq_select_block *b) {
+    for (b->g = 0; b->g < b->args->kv.n_kv_head; b->g++)
+        aq_select_find_bound(b);
 }
 
 static void attend_share(aq_select_block *b, int64_t t) {
     const size_t size = (size_t)b->task->group * (size_t)(b->args->kv.d_head + 2);
     for (int g = 0; g < b->args->kv.n_kv_head; g++) {
         aq_select_take_rows(b, t, 1, g);
-        b->view->least = aq_select_float_of(b->search[g].low);
+        b->view->least = b->search[g].least;
         aq_select_attend_chosen(b);
         memcpy(b->result.part + (size_t)g * size, b->part, size * sizeof(float));
         b->result.n_count[2 * g] = b->view->n_attended;
@@ -165,18 +153,20 @@ static void attend_share(aq_select_block *b, int64_t t) {
 }
 
 /* Joins the members' results of KV head g. */
-static void join_parts(const aq_select_task *task, int64_t t, int g) {
+static void join_parts(const aq_select_block *b, int64_t t, int g) {
+    const aq_select_task *task = b->task;
     const int d_head = task->args->kv.d_head;
     aq_select_view view = aq_select_view_of(task->args, t);
     float *part = part_of(task, t, g);
     aq_cpu_clear_parts(part, task->group, d_head);
     for (int i = 0; i < task->n_share; i++) {
-        const aq_select_result result = result_of(task, i);
-        view.n_attended += result.n_count[2 * g];
-        view.n_touched += result.n_count[2 * g + 1];
+        const int64_t *n_count = aq_select_of_member(b, i, b->result.n_count + 2 * g);
+        const float *one = aq_select_of_member(b, i, b->result.part);
+        view.n_attended += n_count[0];
+        view.n_touched += n_count[1];
         for (int r = 0; r < task->group; r++)
-            aq_cpu_merge_part(part + r * (d_head + 2),
-                              result.part + (g * task->group + r) * (d_head + 2), d_head);
+            aq_cpu_merge_part(part + r * (d_head + 2), one + (g * task->group + r) * (d_head + 2),
+                              d_head);
     }
     give_counts(task, t, g, &view);
 }
@@ -195,7 +185,9 @@ static void share_choice(aq_select_block *b, int64_t t, int thread) {
     const int64_t scanned_ns = aq_clock_ns();
     weigh_share(b, t);
     barrier(b->task);
-    search_share(b, t);
+    fill_share(b, t);
+    barrier(b->task);
+    find_share(b);
     if (thread == 0) add_phases(b->task, begin_ns, scanned_ns);
 }
 
@@ -209,8 +201,25 @@ static void share_queries(void *arg, int thread, int n_thread) {
         attend_share(&b, t);
         barrier(task);
         for (int g = thread; g < task->args->kv.n_kv_head; g += n_thread)
-            join_parts(task, t, g);
+            join_parts(&b, t, g);
         barrier(task);
+    }
+}
+
+/* The same of select_totals; of what all members found each gives some KV heads. */
+static void share_totals(void *arg, int thread, int n_thread) {
+    const aq_select_task *task = arg;
+    aq_select_block b = aq_select_open_block(task, thread);
+    for (int64_t t = 0; t < task->args->n_q; t++) {
+        const int64_t begin_ns = aq_clock_ns();
+        scan_share(&b, t);
+        barrier(task);
+        for (int g = thread; g < task->args->kv.n_kv_head; g += n_thread) {
+            join_totals(&b, g);
+            give_totals(task, t, g, b.m, b.l);
+        }
+        barrier(task);
+        if (thread == 0) add_phases(task, begin_ns, aq_clock_ns());
     }
 }
 
@@ -225,7 +234,8 @@ static int64_t queries_at_once(aq_cpu *cpu, const aq_attn_select_args *args, int
     return n > 1 ? n : 1;
 }
 
-void aq_attn_select_cpu(aq_cpu *cpu, const aq_attn_select_args *args) {
+/* The queries in blocks or one by one, as there are many or few. `totals` as in the task. */
+static void run(aq_cpu *cpu, const aq_attn_select_args *args, float *totals) {
     const int64_t n_pair = args->n_q * args->n_head * args->n_tile * AQ_TILE;
     const int64_t n_op = n_pair * (args->kv.n_col + args->kv.d_head);
     const int n_thread = n_op < AQ_CPU_ALONE_OPS ? 1 : aq_threads_count(cpu->threads);
@@ -233,11 +243,20 @@ void aq_attn_select_cpu(aq_cpu *cpu, const aq_attn_select_args *args) {
         n_thread > 1 && args->n_q * args->kv.n_kv_head < BLOCKS_PER_MEMBER * n_thread;
     aq_select_task task = aq_select_make_task(cpu, args, shares ? n_thread : 1,
                                               shares ? 1 : queries_at_once(cpu, args, n_thread));
+    task.totals = totals;
     atomic_init(&task.next_block, 0);
     if (shares)
-        aq_threads_run(cpu->threads, share_queries, &task);
+        aq_threads_run(cpu->threads, totals ? share_totals : share_queries, &task);
     else if (n_thread == 1)
         take_blocks(&task, 0, 1);
     else
         aq_threads_run(cpu->threads, take_blocks, &task);
+}
+
+void aq_attn_select_cpu(aq_cpu *cpu, const aq_attn_select_args *args) {
+    run(cpu, args, NULL);
+}
+
+void aq_select_totals_cpu(aq_cpu *cpu, const aq_select_totals_args *args) {
+    run(cpu, &args->select, args->ml);
 }

@@ -9,7 +9,7 @@
 #define LINE_BYTES 64
 
 /* Tiles between the choice of tokens and their use, while memory fetches them. */
-#define AHEAD 4
+#define AHEAD 8
 
 /* Keys of tokens s .. s + n of a tile to `out`; of codes, their scales are in b->work. */
 static void read_keys(const aq_select_block *b, int64_t tile, int s, int n, float *out) {
@@ -245,11 +245,11 @@ static inline __attribute__((always_inline)) void fetch_rows(const uint8_t *bloc
                                                              int64_t bytes, uint64_t any) {
     const int64_t row_bytes = (bytes - head) / AQ_TILE;
     for (int64_t at = 0; at < head && any != 0; at += LINE_BYTES)
-        __builtin_prefetch(block + at);
+        __builtin_prefetch(block + at, 0, 2);
     for (; any != 0; any &= any - 1) {
         const uint8_t *row = block + head + __builtin_ctzll(any) * row_bytes;
         for (int64_t at = 0; at < row_bytes; at += LINE_BYTES)
-            __builtin_prefetch(row + at);
+            __builtin_prefetch(row + at, 0, 2);
     }
 }
 

@@ -7,7 +7,7 @@
  * A block is worked on by one member of the team or by all of them, each with tiles of its own:
  * first, first + step, ... It goes over the codes of its tiles and leaves exp(z - m) of its rows in
  * `work`, m the largest score of a tile (scan.c); they become the weights w of each query, in place
- * of its first row, and a search over w finds its bound x (choice.c). Then it goes over the tiles
+ * of its first row, and two passes over w find its bound x (choice.c). Then it goes over the tiles
  * again: the keys and values of tokens that any of its queries chose are packed, and each AQ_TILE
  * of them go through one step of the online softmax (mix.c). */
 #ifndef AQ_KERNELS_ATTN_SELECT_PARTS_H
@@ -34,23 +34,37 @@ typedef struct {
     int64_t n_attended, n_touched;
 } aq_select_view;
 
-/* The bound lies at `low` or above, and below `high`, as bits of floats. */
+/* Buckets of a search at most. */
+#define AQ_SELECT_BUCKETS 2048
+
+/* The bound of the weights lies at `low`, as bits of floats, or in one of the n_bucket buckets that
+ * follow; these are to hold the mass `target`, which weights above leave. */
 typedef struct {
-    uint32_t low, high;
-    float target; /* mass to hold */
+    uint32_t low;
+    int n_bucket;
+    float target;
+    float least; /* what is found */
 } aq_select_search;
+
+/* Sums of weights: of near tokens, of all others, and of these from each of the bounds on. */
+typedef struct {
+    double share; /* of the sum of all members', to be held */
+    float near, other;
+    float mass[AQ_MASS_BOUNDS];
+} aq_select_sums;
 
 /* What members leave for the others, one for each. */
 typedef struct {
-    float *m, *l;     /* [n_head] of their scores */
-    float *total;     /* [n_kv_head, 2] their weights: the sum of all, and of near ones */
-    float *mass[2];   /* [n_kv_head, AQ_MASS_BOUNDS] answers to the searches, in turns */
-    int64_t *n_count; /* [n_kv_head, 2] attended, touched */
-    float *part;      /* [n_head, d_head + 2] */
+    float *m, *l;         /* [n_head] of their scores */
+    aq_select_sums *sums; /* [n_kv_head] of their weights */
+    float *bucket;        /* [n_kv_head, AQ_SELECT_BUCKETS] sums of their weights */
+    int64_t *n_count;     /* [n_kv_head, 2] attended, touched */
+    float *part;          /* [n_head, d_head + 2] */
 } aq_select_result;
 
 typedef struct {
     const aq_attn_select_args *args;
+    float *totals; /* [n_q, n_head, 2] of select_totals, where that is what is asked for */
     aq_cpu *cpu;
     int group;
     int n_code, n_place; /* columns of the selector, and places (simd.h) */
@@ -92,14 +106,14 @@ typedef struct {
     aq_select_search *search; /* [n_kv_head] */
     aq_select_result result;
     /* In its scratch. */
-    float *column;   /* [n_row, AQ_TILE] scores of packed keys */
-    float *key;      /* [AQ_TILE, n_col] packed */
-    float *value;    /* [AQ_TILE, d_head] packed */
-    void *work;      /* for decoding */
-    int16_t *quads;  /* [n_quad] that are read */
-    int16_t *dims;   /* [n_dynamic] columns that one query reads */
-    float *strength; /* [n_col] */
-    int32_t *rank;   /* [n_col] */
+    float *column;       /* [n_row, AQ_TILE] scores of packed keys */
+    float *key;          /* [AQ_TILE, n_col] packed */
+    float *value;        /* [AQ_TILE, d_head] packed */
+    void *work;          /* for decoding */
+    aq_scan_quad *quads; /* [n_quad] that are read */
+    int16_t *dims;       /* [n_dynamic] columns that one query reads */
+    float *strength;     /* [n_col] */
+    int32_t *rank;       /* [n_col] */
     int n_quad;
     int n_packed;
     bool packs_bytes; /* these are rows of bytes, and their scores are in `score` */
@@ -132,23 +146,15 @@ void aq_select_take_rows(aq_select_block *b, int64_t t, int n_query, int g);
  * row over these, into b->m and b->l: -inf and 0 where it sees none. */
 void aq_select_scan_tiles(aq_select_block *b);
 
-/* attn_select_choice.c. Turns the scores of query i into weights by m and l of its rows over all
- * tiles. Returns their sum in *total and that of near tokens, whose weights become 0, in *near. */
-void aq_select_weigh_tokens(aq_select_block *b, int i, float *total, float *near);
-
-/* attn_select_choice.c. A search among n weights of sum `total`, each at most `largest`, of which
- * near tokens hold `near`: while it has not ended, ask for the mass from each of the bounds on that
- * it tries, and narrow it. */
-aq_select_search aq_select_start_search(double mass, double total, double near, double largest,
-                                        int64_t n);
-bool aq_select_search_ends(const aq_select_search *search);
-void aq_select_try_bounds(const aq_select_search *search, float *least);
-void aq_select_narrow(aq_select_search *search, const float *least, const float *mass);
-
-/* attn_select_choice.c. The mass that weights of the block's own tiles hold, for query i, from each
- * of the bounds on; and the whole search of a query that one member has for itself. */
-void aq_select_mass_from(const aq_select_block *b, int i, const float *least, float *mass);
-void aq_select_find_bound(aq_select_block *b, int i);
+/* attn_select_choice.c. The bound of query i, in three steps, between which members that share it
+ * wait for each other:
+ *   turns the scores into weights, by m and l of its rows over all tiles, and leaves their sums;
+ *   finds from the sums of all members between which two bounds x lies, and sorts weights of the
+ *   block's own tiles that lie there into buckets;
+ *   finds x from the buckets of all members, as search[g].least. */
+void aq_select_weigh_tokens(aq_select_block *b, int i);
+void aq_select_fill_buckets(aq_select_block *b, int i);
+void aq_select_find_bound(aq_select_block *b);
 
 /* attn_select_mix.c. Puts keys of tokens `any` of a tile to their places in b->key; scores of n of
  * these places from `from` on with n_row rows of the block from `row` on. */
@@ -164,9 +170,10 @@ static inline int aq_select_column_stride(int n_row) {
     return (n_row + AQ_COLUMNS_ALIGN - 1) / AQ_COLUMNS_ALIGN * AQ_COLUMNS_ALIGN;
 }
 
-/* No weight is larger: each row adds at most 1, and a little by rounding. */
-static inline double aq_select_largest(const aq_select_task *task) {
-    return 1.001 * (task->args->group_mean ? task->group : 1);
+/* What member i of those that share a query has where this one has `mine`. */
+static inline const void *aq_select_of_member(const aq_select_block *b, int64_t i,
+                                              const void *mine) {
+    return (const char *)mine + (i - b->first) * b->task->member_bytes;
 }
 
 static inline bool aq_select_by_mass(const aq_select_task *task) {

@@ -23,6 +23,25 @@ static int choose_columns(const aq_select_block *b, int i) {
     return b->args->n_dynamic;
 }
 
+/* The quads of the selector's blocks of which read[] says that any column is read. */
+static void take_quads(aq_select_block *b, const uint8_t *read) {
+    const aq_code_layout *layout = &b->args->kv.codes;
+    int at = 3 * b->task->n_code, place = 0;
+    b->n_quad = 0;
+    for (int i = 0; i < layout->n_segment; i++) {
+        const int n = layout->segments[i].n, bits = layout->segments[i].bits;
+        for (int c = 0; c < n; c += 4, place += 4) {
+            const int width = n - c < 4 ? n - c : 4;
+            if (read[place / 4])
+                b->quads[b->n_quad++] = (aq_scan_quad){.at = at,
+                                                       .place = (int16_t)place,
+                                                       .width = (uint8_t)width,
+                                                       .bits = (uint8_t)bits};
+            at += width * bits * (AQ_TILE / 8);
+        }
+    }
+}
+
 /* Queries by places, 0 where a query does not read, and the quads of which any is read. */
 static void take_columns(aq_select_block *b) {
     const int n_col = b->args->kv.n_col, n_place = b->task->n_place, group = b->task->group;
@@ -45,9 +64,7 @@ static void take_columns(aq_select_block *b) {
                 b->q_code[r * n_place + place] = b->q[r * n_col + c];
         }
     }
-    b->n_quad = 0;
-    for (int quad = 0; quad < n_place / 4; quad++)
-        if (read[quad]) b->quads[b->n_quad++] = (int16_t)quad;
+    take_quads(b, read);
 }
 
 /* Puts exact scores in place of those of the codes, for query i: tokens `needed` of tile k, whose
@@ -107,11 +124,13 @@ static void soften_tile(const aq_select_block *b, int i, int64_t k, int64_t tile
     for (; unseen != 0; unseen &= unseen - 1)
         for (int r = i * group; r < (i + 1) * group; r++)
             b->z[r * b->task->z_stride + k * AQ_TILE + __builtin_ctzll(unseen)] = -INFINITY;
-    for (int r = i * group; r < (i + 1) * group; r++) {
-        const int64_t at = r * b->task->most_own + k;
-        b->tile_l[at] =
-            b->simd->soft_tile(b->z + r * b->task->z_stride + k * AQ_TILE, &b->tile_m[at]);
-    }
+    const int64_t row = (int64_t)i * group, at = row * b->task->most_own + k;
+    b->simd->soften_rows(&(aq_soften_args){.z = b->z + row * b->task->z_stride + k * AQ_TILE,
+                                           .z_stride = b->task->z_stride,
+                                           .n_row = group,
+                                           .m = b->tile_m + at,
+                                           .l = b->tile_l + at,
+                                           .tile_stride = b->task->most_own});
 }
 
 /* m and l of a row over n tiles. */

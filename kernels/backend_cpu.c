@@ -39,6 +39,11 @@ static aq_status cpu_alloc(aq_backend *be, size_t bytes, void **out) {
     return AQ_OK;
 }
 
+static size_t cpu_room(aq_backend *be) {
+    (void)be;
+    return 0;
+}
+
 static void cpu_release(aq_backend *be, void *memory) {
     (void)be;
     free(memory);
@@ -50,6 +55,21 @@ static void cpu_close(aq_backend *be) {
     aq_threads_close(cpu->threads);
     free(cpu->scratch);
     free(cpu);
+}
+
+static void cpu_copy(aq_backend *be, void *to, const void *from, size_t bytes) {
+    (void)be;
+    if (bytes > 0) memcpy(to, from, bytes);
+}
+
+static void cpu_clear(aq_backend *be, void *memory, size_t bytes) {
+    (void)be;
+    if (bytes > 0) memset(memory, 0, bytes);
+}
+
+static aq_status cpu_sync(aq_backend *be) {
+    (void)be;
+    return AQ_OK;
 }
 
 static void cpu_embed(aq_backend *be, const aq_embed_args *args) {
@@ -100,6 +120,14 @@ static void cpu_scatter_add_rows(aq_backend *be, const aq_scatter_add_rows_args 
     aq_scatter_add_rows_cpu((aq_cpu *)be, args);
 }
 
+static void cpu_pack_rows(aq_backend *be, const aq_pack_rows_args *args) {
+    aq_pack_rows_cpu((aq_cpu *)be, args);
+}
+
+static void cpu_unpack_rows(aq_backend *be, const aq_unpack_rows_args *args) {
+    aq_unpack_rows_cpu((aq_cpu *)be, args);
+}
+
 static void cpu_project(aq_backend *be, const aq_project_args *args) {
     aq_project_cpu((aq_cpu *)be, args);
 }
@@ -132,6 +160,10 @@ static void cpu_attn_select(aq_backend *be, const aq_attn_select_args *args) {
     aq_attn_select_cpu((aq_cpu *)be, args);
 }
 
+static void cpu_select_totals(aq_backend *be, const aq_select_totals_args *args) {
+    aq_select_totals_cpu((aq_cpu *)be, args);
+}
+
 static void cpu_attn_mass(aq_backend *be, const aq_attn_mass_args *args) {
     aq_attn_mass_cpu((aq_cpu *)be, args);
 }
@@ -140,10 +172,20 @@ static void cpu_attn_merge(aq_backend *be, const aq_attn_merge_args *args) {
     aq_attn_merge_cpu((aq_cpu *)be, args);
 }
 
+static void cpu_attn_pages(aq_backend *be, const aq_attn_pages_args *args) {
+    aq_attn_pages_cpu((aq_cpu *)be, args);
+}
+
 static const aq_backend_ops cpu_ops = {
     .alloc = cpu_alloc,
+    .room = cpu_room,
     .release = cpu_release,
     .close = cpu_close,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .copy = cpu_copy,
+    .clear = cpu_clear,
+    .sync = cpu_sync,
     .embed = cpu_embed,
     .rmsnorm = cpu_rmsnorm,
     .layernorm = cpu_layernorm,
@@ -156,6 +198,8 @@ static const aq_backend_ops cpu_ops = {
     .route = cpu_route,
     .gather_rows = cpu_gather_rows,
     .scatter_add_rows = cpu_scatter_add_rows,
+    .pack_rows = cpu_pack_rows,
+    .unpack_rows = cpu_unpack_rows,
     .project = cpu_project,
     .topk_dims = cpu_topk_dims,
     .prune_dims = cpu_prune_dims,
@@ -166,6 +210,8 @@ static const aq_backend_ops cpu_ops = {
     .attn_select = cpu_attn_select,
     .attn_mass = cpu_attn_mass,
     .attn_merge = cpu_attn_merge,
+    .attn_pages = cpu_attn_pages,
+    .select_totals = cpu_select_totals,
 };
 
 aq_cpu_isa aq_cpu_isa_best(void) {
@@ -195,21 +241,25 @@ aq_status aq_backend_cpu_open(int n_thread, aq_cpu_isa isa, aq_backend **out) {
     aq_status status = AQ_OK;
     aq_cpu *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return aq_fail(AQ_ERR_MEMORY, "no memory for a CPU backend");
-    cpu->base.ops = &cpu_ops;
+    cpu->base = (aq_backend){.ops = &cpu_ops, .host_memory = true};
     cpu->isa = isa;
     cpu->simd = aq_cpu_simd(isa);
     status = aq_threads_open(n_thread, &cpu->threads);
     if (status != AQ_OK) goto done;
-    const size_t n = (size_t)aq_threads_count(cpu->threads);
-    cpu->scratch = aligned_alloc(ALIGN_BYTES, n * AQ_CPU_SCRATCH_BYTES);
+    const int n = aq_threads_count(cpu->threads);
+    cpu->scratch = aligned_alloc(ALIGN_BYTES, (size_t)aq_backend_cpu_bytes(n));
     if (!cpu->scratch)
-        status = aq_fail(AQ_ERR_MEMORY, "no memory for the scratch of %zu threads", n);
+        status = aq_fail(AQ_ERR_MEMORY, "no memory for the scratch of %d threads", n);
 done:
     if (status != AQ_OK)
         cpu_close(&cpu->base);
     else
         *out = &cpu->base;
     return status;
+}
+
+int64_t aq_backend_cpu_bytes(int n_thread) {
+    return n_thread * (int64_t)AQ_CPU_SCRATCH_BYTES;
 }
 
 int aq_backend_cpu_threads(const aq_backend *be) {

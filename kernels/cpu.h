@@ -78,6 +78,8 @@ void aq_activate_cpu(aq_cpu *cpu, const aq_activate_args *args);
 void aq_route_cpu(aq_cpu *cpu, const aq_route_args *args);
 void aq_gather_rows_cpu(aq_cpu *cpu, const aq_gather_rows_args *args);
 void aq_scatter_add_rows_cpu(aq_cpu *cpu, const aq_scatter_add_rows_args *args);
+void aq_pack_rows_cpu(aq_cpu *cpu, const aq_pack_rows_args *args);
+void aq_unpack_rows_cpu(aq_cpu *cpu, const aq_unpack_rows_args *args);
 void aq_project_cpu(aq_cpu *cpu, const aq_project_args *args);
 void aq_topk_dims_cpu(aq_cpu *cpu, const aq_topk_dims_args *args);
 void aq_prune_dims_cpu(aq_cpu *cpu, const aq_prune_dims_args *args);
@@ -86,8 +88,10 @@ void aq_kv_read_cpu(aq_cpu *cpu, const aq_kv_read_args *args);
 void aq_code_selector_cpu(aq_cpu *cpu, const aq_code_selector_args *args);
 void aq_attn_partial_cpu(aq_cpu *cpu, const aq_attn_partial_args *args);
 void aq_attn_select_cpu(aq_cpu *cpu, const aq_attn_select_args *args);
+void aq_select_totals_cpu(aq_cpu *cpu, const aq_select_totals_args *args);
 void aq_attn_mass_cpu(aq_cpu *cpu, const aq_attn_mass_args *args);
 void aq_attn_merge_cpu(aq_cpu *cpu, const aq_attn_merge_args *args);
+void aq_attn_pages_cpu(aq_cpu *cpu, const aq_attn_pages_args *args);
 
 /* What this processor can run, found by asking it; the environment is not looked at. */
 aq_cpu_isa aq_cpu_isa_detect(void);

@@ -42,6 +42,10 @@
 
 #include "src/base/kv_type.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define AQ_TILE 64
 
 typedef enum { AQ_KEYS_BY_COLUMN, AQ_KEYS_BY_TOKEN } aq_key_order;
@@ -88,4 +92,7 @@ typedef struct {
     int64_t n_tok;
 } aq_kv_append_args;
 
+#ifdef __cplusplus
+}
+#endif
 #endif

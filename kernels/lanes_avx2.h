@@ -70,6 +70,11 @@ static inline float aq_v_sum(aq_v a) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
+static inline void aq_v_sum4(const aq_v *a, float *out) {
+    const aq_v all = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+}
+
 static inline float aq_v_largest(aq_v a) {
     __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
@@ -168,27 +173,7 @@ static inline aq_v aq_v_from_bits(aq_vi a) {
     return _mm256_castsi256_ps(a);
 }
 
-/* A register has no room for 16 levels: they are computed from the index. */
-typedef struct {
-    __m256 step, base;
-} aq_levels;
-
-static inline aq_levels aq_levels_make(float step, float base) {
-    return (aq_levels){_mm256_set1_ps(step), _mm256_set1_ps(base)};
-}
-
-static inline aq_v aq_levels_at(aq_levels levels, aq_vi index) {
-    const __m256i low = _mm256_and_si256(index, _mm256_set1_epi32(15));
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(low), levels.step, levels.base);
-}
-
-/* Four values in each half of a register. */
-static inline aq_v aq_quad_make(const float *four) {
-    return _mm256_broadcast_ps((const __m128 *)four);
-}
-
-static inline aq_v aq_quad_at(aq_v quad, aq_vi index) {
-    return _mm256_permutevar_ps(quad, index);
-}
+#include "kernels/lanes_avx2_dot.h"
+#include "kernels/lanes_avx2_levels.h"
 
 #endif

@@ -68,6 +68,15 @@ static inline float aq_v_sum(aq_v a) {
     return _mm512_reduce_add_ps(a);
 }
 
+static inline void aq_v_sum4(const aq_v *a, float *out) {
+    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
+    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
+    const __m512 all =
+        _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
 static inline float aq_v_largest(aq_v a) {
     return _mm512_reduce_max_ps(a);
 }
@@ -176,13 +185,6 @@ static inline aq_v aq_levels_at(aq_levels levels, aq_vi index) {
     return _mm512_permutexvar_ps(index, levels);
 }
 
-/* Four values in each quarter of a register. */
-static inline aq_v aq_quad_make(const float *four) {
-    return _mm512_broadcast_f32x4(_mm_loadu_ps(four));
-}
-
-static inline aq_v aq_quad_at(aq_v quad, aq_vi index) {
-    return _mm512_permutevar_ps(quad, index);
-}
+#include "kernels/lanes_avx512_levels.h"
 
 #endif

@@ -7,12 +7,21 @@
 
 #define AQ_DOT_BYTES 1
 
+/* The products of loops_dot.h, and the largest code that they hold. */
+#define AQ_DOT_WEIGHTS   1
+#define AQ_DOT_MOST_CODE 255
+
 /* sum[i] + the products of the four bytes of u[i], 0 to 255, and of s[i], -128 to 127. As an
  * instruction: around the intrinsic gcc 12 copies the sums back and forth, which takes as long as
  * the products. */
 static inline aq_vi aq_vi_dot_bytes(aq_vi sum, aq_vi u, aq_vi s) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s));
     return sum;
+}
+
+/* The same with two vectors of each; u at most 63. */
+static inline aq_vi aq_vi_dot_bytes2(aq_vi sum, const aq_vi *u, aq_vi s0, aq_vi s1) {
+    return aq_vi_dot_bytes(aq_vi_dot_bytes(sum, u[0], s0), u[1], s1);
 }
 
 static inline aq_v aq_v_abs(aq_v a) {
@@ -126,27 +135,26 @@ static inline aq_v aq_v_gather_f16(const uint8_t *p, int stride, int n) {
     return _mm512_cvtph_ps(_mm512_castsi512_si256(all));
 }
 
-/* Lane i has p[i / 4], or p[i / 8]. */
+/* Lane i has p[i / 4]. */
 static inline aq_v aq_v_load_each4(const float *p) {
     const __m512 a = _mm512_broadcast_f32x4(_mm_loadu_ps(p));
     return _mm512_permutexvar_ps(_mm512_srli_epi32(aq_vi_count(), 2), a);
 }
 
-static inline aq_v aq_v_load_each8(const float *p) {
-    long long pair;
-    memcpy(&pair, p, sizeof pair);
-    const __m512 a = _mm512_castsi512_ps(_mm512_set1_epi64(pair));
-    return _mm512_permutexvar_ps(_mm512_srli_epi32(aq_vi_count(), 3), a);
+/* Lane i has p[apart * (i / 8)], apart 1 or 2. Reads four floats. */
+static inline aq_v aq_v_load_each8(const float *p, int apart) {
+    const __m512i at = _mm512_srli_epi32(aq_vi_count(), 3);
+    const __m512 a = _mm512_broadcast_f32x4(_mm_loadu_ps(p));
+    return _mm512_permutexvar_ps(apart == 2 ? _mm512_slli_epi32(at, 1) : at, a);
 }
 
-/* out[r] = the sum of the lanes of a[r], r = 0 .. 3. */
-static inline void aq_v_sum4(const aq_v *a, float *out) {
-    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
-    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
-    const __m512 all =
-        _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
-    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+/* The same 32 bytes for each eight lanes; and a number of each eight lanes, a, a + step. */
+static inline aq_vi aq_vi_load_groups(const uint8_t *p) {
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)p));
+}
+
+static inline aq_vi aq_vi_by_group(int32_t a, int32_t step) {
+    return _mm512_mask_set1_epi32(_mm512_set1_epi32(a), 0xff00, a + step);
 }
 
 #endif

@@ -71,11 +71,17 @@ static inline aq_v aq_v_where_negative(aq_v s, aq_v a, aq_v b) {
     return aq_v_choose((aq_vi)s >> 31, a, b);
 }
 
-/* a in the lanes that are at least `least`, else 0; and a bit for each lane that is. */
+/* a in the lanes that are at least `least`, else 0. */
 static inline aq_v aq_v_keep_from(aq_v a, aq_v least) {
     return aq_v_choose(a >= least, a, aq_v_set1(0.0f));
 }
 
+/* sum + a in the lanes where a is at least `least`, else sum. */
+static inline aq_v aq_v_add_from(aq_v sum, aq_v a, aq_v least) {
+    return sum + aq_v_keep_from(a, least);
+}
+
+/* A bit for each lane of a that is at least `least`. */
 static inline unsigned aq_v_bits_from(aq_v a, aq_v least) {
     const aq_vi is = (a >= least) & (aq_vi){1, 2, 4, 8};
     return (unsigned)(is[0] | is[1] | is[2] | is[3]);
@@ -83,6 +89,12 @@ static inline unsigned aq_v_bits_from(aq_v a, aq_v least) {
 
 static inline float aq_v_sum(aq_v a) {
     return (a[0] + a[2]) + (a[1] + a[3]);
+}
+
+/* out[r] = the sum of the lanes of a[r], r = 0 .. 3. */
+static inline void aq_v_sum4(const aq_v *a, float *out) {
+    for (int r = 0; r < 4; r++)
+        out[r] = aq_v_sum(a[r]);
 }
 
 static inline float aq_v_largest(aq_v a) {

@@ -87,8 +87,18 @@ static inline aq_vi aq_vi_round(aq_v a) {
     return (aq_vi)(a + magic) - (aq_vi)magic;
 }
 
+/* The same bits. */
 static inline aq_v aq_v_from_bits(aq_vi a) {
     return (aq_v)a;
+}
+
+static inline aq_vi aq_v_bits(aq_v a) {
+    return (aq_vi)a;
+}
+
+/* In each byte, 0, 7, 13, 20 for 0 to 3. */
+static inline aq_vi aq_vi_levels2(aq_vi a) {
+    return (a << 3) - a - (a >> 1 & 0x01010101);
 }
 
 #endif

@@ -15,14 +15,4 @@ static inline aq_v aq_levels_at(aq_levels levels, aq_vi index) {
     return aq_v_fma(aq_v_from_int(index & 15), levels.step, levels.base);
 }
 
-/* Four values; at() looks only at the low 2 bits of an index. */
-static inline aq_v aq_quad_make(const float *four) {
-    return aq_v_load(four);
-}
-
-static inline aq_v aq_quad_at(aq_v quad, aq_vi index) {
-    const aq_vi at = index & 3;
-    return (aq_v){quad[at[0]], quad[at[1]], quad[at[2]], quad[at[3]]};
-}
-
 #endif

@@ -4,7 +4,9 @@
 #define AQ_KERNELS_LOOPS_BYTES_H
 
 /* A part of a product is a few rows of the result and up to BYTE_FOLD codes; what it needs of them
- * is folded into the factors first. */
+ * is folded into the factors first, but where few rows of codes are multiplied along. */
+#include "kernels/loops_bytes_few.h"
+
 #ifdef AQ_DOT_BYTES
 #include "kernels/loops_bytes_digits.h"
 #else
@@ -36,25 +38,13 @@ static void mix_bytes(const aq_mix_bytes_args *args) {
 }
 
 static void dot_bytes(const aq_dot_bytes_args *args) {
-    bytes_part part;
-    for (part.from = 0; part.from < args->n_in; part.from += BYTE_FOLD) {
-        part.n = args->n_in - part.from < BYTE_FOLD ? args->n_in - part.from : BYTE_FOLD;
-        for (part.row = 0; part.row < args->n_row; part.row += BYTE_ROWS)
-            switch (args->n_row - part.row) {
-            case 1:
-                dot_bytes_strip(args, &part, 1);
-                break;
-            case 2:
-                dot_bytes_strip(args, &part, 2);
-                break;
-            case 3:
-                dot_bytes_strip(args, &part, 3);
-                break;
-            default:
-                dot_bytes_strip(args, &part, BYTE_ROWS);
-                break;
-            }
+#ifdef AQ_DOT_BYTES
+    if (args->n > DOT_FEW) {
+        dot_digits(args);
+        return;
     }
+#endif
+    dot_numbers(args);
 }
 
 #endif

@@ -99,36 +99,4 @@ AQ_INLINE void mix_bytes_strip(const aq_mix_bytes_args *args, bytes_part *part, 
     if (col < args->n_out) mix_bytes_rest(args, part, n_row, col);
 }
 
-/* Scores of one token: sums along its codes. */
-AQ_INLINE void dot_bytes_token(const aq_dot_bytes_args *args, const bytes_part *part, int j,
-                               int n_row) {
-    const uint8_t *codes = args->rows[j] + part->from;
-    aq_v sum[BYTE_ROWS];
-    for (int r = 0; r < n_row; r++)
-        sum[r] = aq_v_set1(0.0f);
-    ask_ahead(part->row == 0 ? args->next : NULL, (int64_t)j * args->n_in + part->from, part->n);
-    int i = 0;
-    for (; i + AQ_LANES <= part->n; i += AQ_LANES) {
-        const aq_v code = aq_v_from_int(aq_vi_load_u8(codes + i));
-        for (int r = 0; r < n_row; r++)
-            sum[r] = aq_v_fma(aq_v_load(part->folded[r] + i), code, sum[r]);
-    }
-    for (int r = 0; r < n_row; r++) {
-        float *y = args->y + (part->row + r) * args->y_stride + j;
-        float total = aq_v_sum(sum[r]) + part->start[r];
-        for (int rest = i; rest < part->n; rest++)
-            total += part->folded[r][rest] * (float)codes[rest];
-        *y = part->from > 0 ? *y + total : total;
-    }
-}
-
-AQ_INLINE void dot_bytes_strip(const aq_dot_bytes_args *args, bytes_part *part, int n_row) {
-    for (int r = 0; r < n_row; r++)
-        part->start[r] =
-            fold_scales(args->x + (part->row + r) * args->x_stride + part->from,
-                        args->step + part->from, args->low + part->from, part->n, part->folded[r]);
-    for (int j = 0; j < args->n; j++)
-        dot_bytes_token(args, part, j, n_row);
-}
-
 #endif

@@ -68,10 +68,9 @@ AQ_INLINE void fold_rows(const float *a, int64_t a_stride, const float *step, co
 typedef struct {
     const int32_t *level; /* quad j of their codes at level + j stride */
     int stride;
-    const uint8_t *next; /* asked for on the way, a line a quad, next_step apart; or NULL */
-    int64_t next_step;
-    const float *keep; /* [n_row] or NULL, as in aq_mix_bytes_args */
-    float *c;          /* of the first row */
+    const uint8_t *next; /* asked for on the way, a line a quad; or NULL */
+    const float *keep;   /* [n_row] or NULL, as in aq_mix_bytes_args */
+    float *c;            /* of the first row */
     int64_t c_stride;
     int n; /* results that are stored */
 } quad_block;
@@ -88,7 +87,10 @@ AQ_INLINE void add_part(float *out, int n, float keep, aq_v total) {
         aq_v_store_part(out, total, n);
 }
 
-/* c[r, i] = keep[r] c[r, i] + shared[r] + scale[r] sum_j factor[r, j] code[j, i]. */
+/* Memory is asked for lines in rising order, which lets the processor's own prefetcher run ahead;
+ * for half of them while codes are brought together: it drops what it is asked for all at once.
+ *
+ * c[r, i] = keep[r] c[r, i] + shared[r] + scale[r] sum_j factor[r, j] code[j, i]. */
 AQ_INLINE void quad_product(const bytes_part *part, const quad_block *b, int n_row) {
     const uint8_t *next = b->next ? b->next : (const uint8_t *)b->level; /* saves a branch */
     aq_vi sum[BYTE_ROWS][DIGITS][2];
@@ -98,7 +100,7 @@ AQ_INLINE void quad_product(const bytes_part *part, const quad_block *b, int n_r
     for (int j = 0; 4 * j < part->n; j++) {
         const aq_vi code0 = aq_vi_load(b->level + j * b->stride);
         const aq_vi code1 = aq_vi_load(b->level + j * b->stride + AQ_LANES);
-        __builtin_prefetch(next + j * b->next_step);
+        ask_ahead(next, j * AQ_LINE_BYTES, AQ_LINE_BYTES);
         for (int r = 0; r < n_row; r++)
             for (int d = 0; d < DIGITS; d++) {
                 const aq_vi digit = aq_vi_set1(part->digits[r][4 * j + d]);

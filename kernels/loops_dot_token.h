@@ -7,30 +7,31 @@
 #include "kernels/loops_dot_codes.h"
 
 #define DIGITS       3
-#define LARGEST_CODE 2097151.0f                  /* 2^21 - 1 */
-#define CODED_ALIGN  (8 * AQ_LANES * GROUP / 32) /* elements of the longest step over a row */
+#define LARGEST_CODE 2097151.0f         /* 2^21 - 1 */
+#define CODED_ALIGN  (K_GROUPS * GROUP) /* a multiple of the elements of every step */
 
-/* A coded token: digits in the order in which rows are read, then for each block of 32 its step and
- * the sum of step X. What fills up the last step is zeros. */
-typedef struct {
-    int8_t *digits; /* [steps over a row, DIGITS, code_vectors, VECTOR_BYTES] */
-    float *step;    /* [blocks] */
-    float *sum;     /* [blocks] */
-} coded_token;
+_Static_assert(CODED_ALIGN % (AQ_LANES * GROUP / 4) == 0 && CODED_ALIGN <= 256, "room for a token");
 
-static int64_t coded_length(int64_t n) {
-    return (n + CODED_ALIGN - 1) / CODED_ALIGN * CODED_ALIGN;
+AQ_MELT int step_groups(const coded_format f) {
+    return f.block_groups > 1 ? f.block_groups : AQ_LANES / f.spread;
 }
 
-static coded_token coded_at(void *memory, int64_t n) {
-    const int64_t length = coded_length(n);
+/* Of the scales of a step, the first one of total k. */
+AQ_MELT int first_scale(const coded_format f, int k) {
+    return f.apart > 1 ? first_group(f.apart, k) : k * (AQ_LANES / f.spread);
+}
+
+/* Of a token of n elements in memory of AQ_CODED_BYTES(n). What fills up is zeros. */
+AQ_MELT coded_token coded_at(const coded_format f, void *memory, int64_t n) {
+    const int64_t length = (n + CODED_ALIGN - 1) / CODED_ALIGN * CODED_ALIGN;
+    const int64_t n_scale = length / GROUP * f.group_scales + 16;
     int8_t *digits = memory;
     float *step = (float *)(digits + DIGITS * length);
-    return (coded_token){digits, step, step + length / GROUP};
+    return (coded_token){digits, step, step + n_scale};
 }
 
-/* X of a block; its step, and the sum of step X. */
-AQ_MELT void code_block(const float *x, int32_t *code, float *step, float *sum) {
+/* X of a group, its step, and for each of n_scale runs of it the sum of step X. */
+AQ_MELT void code_group(const float *x, int n_scale, int32_t *code, float *step, float *sum) {
     aq_v most = aq_v_set1(0.0f);
     for (int v = 0; v < GROUP_VECTORS; v++) {
         const aq_v a = aq_v_load(x + AQ_LANES * v);
@@ -38,13 +39,15 @@ AQ_MELT void code_block(const float *x, int32_t *code, float *step, float *sum) 
     }
     const float largest = aq_v_largest(most);
     const aq_v scale = aq_v_set1(largest > 0.0f ? LARGEST_CODE / largest : 0.0f);
-    int32_t total = 0;
     for (int v = 0; v < GROUP_VECTORS; v++)
         aq_vi_store(code + AQ_LANES * v, aq_vi_round(aq_v_mul(aq_v_load(x + AQ_LANES * v), scale)));
-    for (int i = 0; i < GROUP; i++)
-        total += code[i];
-    *step = largest / LARGEST_CODE;
-    *sum = *step * (float)total;
+    for (int k = 0; k < n_scale; k++) {
+        int32_t total = 0;
+        for (int i = 0; i < GROUP / n_scale; i++)
+            total += code[GROUP / n_scale * k + i];
+        step[k] = largest / LARGEST_CODE;
+        sum[k] = step[k] * (float)total;
+    }
 }
 
 /* The highest digits of n numbers, and the next and the last `apart` bytes behind. */
@@ -57,18 +60,26 @@ AQ_MELT void write_digits(const int32_t *code, int n, int apart, int8_t *out) {
     }
 }
 
-/* Each vector of a step has one digit of one part of all its blocks. */
+/* Where a step has the first digit of the first code of group g: each vector has one digit. */
+AQ_MELT int digit_at(const coded_format f, int g) {
+    if (f.block_groups == 1) return GROUP / f.code_vectors * g;
+    if (VECTOR_GROUPS == 1) return g * DIGITS * VECTOR_BYTES;
+    const int total = g / (f.apart * VECTOR_GROUPS) * f.apart + g % f.apart;
+    return total * DIGITS * VECTOR_BYTES + g / f.apart % VECTOR_GROUPS * GROUP;
+}
+
 AQ_MELT void code_as(const coded_format f, const float *x, int64_t n, void *memory) {
-    const coded_token to = coded_at(memory, n);
-    const int run = GROUP / f.code_vectors, blocks = VECTOR_BYTES / run;
-    const int digit = f.code_vectors * VECTOR_BYTES;
+    const coded_token to = coded_at(f, memory, n);
+    const int run = GROUP / f.code_vectors, groups = step_groups(f);
     memset(memory, 0, AQ_CODED_BYTES((size_t)n));
-    for (int64_t b = 0; b < n / GROUP; b++) {
+    for (int64_t g = 0; g < n / GROUP; g++) {
         int32_t code[GROUP];
-        int8_t *at = to.digits + b / blocks * DIGITS * digit + b % blocks * run;
-        code_block(x + b * GROUP, code, to.step + b, to.sum + b);
+        const int64_t scale = g * f.group_scales;
+        int8_t *at =
+            to.digits + g / groups * groups * DIGITS * GROUP + digit_at(f, (int)(g % groups));
+        code_group(x + g * GROUP, f.group_scales, code, to.step + scale, to.sum + scale);
         for (int v = 0; v < f.code_vectors; v++)
-            write_digits(code + v * run, run, digit, at + v * VECTOR_BYTES);
+            write_digits(code + v * run, run, f.code_vectors * VECTOR_BYTES, at + v * VECTOR_BYTES);
     }
 }
 

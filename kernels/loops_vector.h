@@ -9,11 +9,12 @@
 
 #define AQ_LINE_BYTES 64
 
-/* Asks memory for what lies at `next`, if anything, to come to the nearest cache. */
+/* Asks memory for what lies at `next`, if anything, to come to the second-level cache: a core has
+ * too few lines on their way into the first to keep up with the products. */
 AQ_INLINE void ask_ahead(const void *next, int64_t at, int bytes) {
     if (!next) return;
     for (int line = 0; line < bytes; line += AQ_LINE_BYTES)
-        __builtin_prefetch((const char *)next + at + line);
+        __builtin_prefetch((const char *)next + at + line, 0, 2);
 }
 
 /* The first n < AQ_LANES floats at p, zeros behind them; and the same for a store. */

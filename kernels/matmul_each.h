@@ -25,7 +25,7 @@ typedef struct {
 } aq_matmul_part;
 
 typedef struct {
-    const aq_matmul_part *parts;
+    const aq_matmul_part *parts; /* [n_part] of the host, copied before return */
     int n_part;
     int64_t n_in; /* of all parts; as in matmul.h */
     int64_t n_tok;

@@ -23,7 +23,7 @@ typedef struct {
     int n_head;
     int n_kv_head;
     int n_col;
-    int64_t *n_kept; /* kept columns of all rows are added to it */
+    int64_t *n_kept; /* [1] kept columns of all rows are added to it */
 } aq_prune_dims_args;
 
 #endif

@@ -30,9 +30,7 @@ static void scatter_part(void *arg, int thread, int n_thread) {
     const scatter_task *task = arg;
     const aq_scatter_add_rows_args *a = task->args;
     int64_t begin, end;
-    aq_threads_part((a->width + COLUMN_ALIGN - 1) / COLUMN_ALIGN, thread, n_thread, &begin, &end);
-    begin *= COLUMN_ALIGN;
-    end = end * COLUMN_ALIGN < a->width ? end * COLUMN_ALIGN : a->width;
+    aq_threads_part_of(a->width, COLUMN_ALIGN, thread, n_thread, &begin, &end);
     if (begin >= end) return;
     for (int64_t i = 0; i < a->n_row; i++)
         task->simd->add_scaled(a->x + i * a->width + begin, a->scale[i], end - begin,

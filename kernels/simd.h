@@ -30,7 +30,7 @@ typedef struct {
 } aq_dot_rows_args;
 
 /* Memory of a coded token of n elements: see loops_dot.h. */
-#define AQ_CODED_BYTES(n) (((n) / 128 + 1) * 128 * 4)
+#define AQ_CODED_BYTES(n) (((n) / 256 + 1) * 256 * 4)
 
 /* Rows to columns: out[i, r] = w[r, i], r < n_row, i < n. */
 typedef struct {
@@ -85,10 +85,10 @@ typedef struct {
     void (*columns)(const aq_columns_args *args);
     void (*dot_rows)(const aq_dot_rows_args *args);
 
-    /* loops_dot.h. The same product of one token in integers: code_token codes it for all rows of
-     * dtype, into AQ_CODED_BYTES(n) bytes, or returns false where this instruction set has no such
-     * product or gains nothing by it; dot_coded multiplies. The bits of y do not depend on n_row.
-     */
+    /* loops_dot.h. The same product in integers: code_token codes a token for all rows of dtype,
+     * into AQ_CODED_BYTES(n) bytes, or returns false where this instruction set has no such product
+     * or gains nothing by it; dot_coded multiplies n_tok of them, which lie one behind the other.
+     * The bits of y do not depend on n_row or n_tok. */
     bool (*code_token)(aq_dtype dtype, const float *x, int64_t n, void *coded);
     void (*dot_coded)(const aq_dot_rows_args *args, void *coded);
 
@@ -135,16 +135,14 @@ typedef struct {
     float (*soften)(float *s, int first_seen, int n_seen, float *m, float *l);
 
     /* loops_scan.h. The scores above: error of a sum over the columns of the layout of
-     * abs(q base) + abs(q step level). */
+     * abs(q middle) + abs(q unit half). */
     void (*scan_codes)(const aq_scan_args *args);
 
-    /* loops_select.h. Of the AQ_TILE scores z of a tile *m = the largest, and z = exp(z - *m), of
-     * which the sum is returned: all 0 if *m = -inf. The weights above, returns their sum. Over n
-     * weights, whole tiles: mass[k] = the sum of the w[i] >= least[k]. And a bit for each of
-     * AQ_TILE weights that is at least `least`. */
-    float (*soft_tile)(float *z, float *m);
+    /* loops_select.h. The exponentials, the weights, of which the sum is returned, and the buckets
+     * above; and a bit for each of AQ_TILE weights that is at least `least`. */
+    void (*soften_rows)(const aq_soften_args *args);
     float (*weigh)(const aq_weigh_args *args);
-    void (*mass_from)(const float *w, int64_t n, const float *least, float *mass);
+    void (*fill_buckets)(const aq_fill_args *args);
     uint64_t (*bits_from)(const float *w, float least);
 
     /* loops_dims.h. topk_dims of one query; `rank` is n_col integers of working memory. */

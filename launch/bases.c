@@ -27,7 +27,8 @@ static aq_status read_text(source *source) {
 
 static aq_status open_source(source *source) {
     const aq_program *program = source->program;
-    aq_engine_options options = aq_program_engine_options(program->options);
+    aq_engine_options options;
+    AQ_TRY(aq_program_engine_options(program, &options));
     AQ_TRY(aq_prompt_share(program, program->first ? read_text(source) : AQ_OK, &source->ids));
     AQ_TRY(aq_comm_bcast(program->world, &source->bos, sizeof source->bos, 0));
     if (options.n_thread == 0) options.n_thread = aq_engine_threads(program->world);

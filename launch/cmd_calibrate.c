@@ -39,7 +39,8 @@ static aq_status read_text(calibrate_state *state) {
 
 static aq_status open_engine(calibrate_state *state) {
     const aq_program *program = state->program;
-    aq_engine_options options = aq_program_engine_options(program->options);
+    aq_engine_options options;
+    AQ_TRY(aq_program_engine_options(program, &options));
     if (options.n_thread == 0) options.n_thread = aq_engine_threads(program->world);
     aq_status status = aq_comm_open_self(&state->self);
     if (status == AQ_OK) status = aq_engine_open(&options, state->self, &state->engine);

@@ -13,6 +13,7 @@
 #include "launch/progress.h"
 #include "launch/rows.h"
 #include "launch/score.h"
+#include "launch/shares.h"
 
 #define LAYOUT_BYTES 64
 
@@ -134,6 +135,7 @@ static aq_status open_all(ablate_state *state) {
     AQ_TRY(read_grid(state->program->options, &state->grid));
     AQ_TRY(aq_chunks_open(state->program, &state->chunks));
     AQ_TRY(open_engine(state));
+    AQ_TRY(aq_shares_apply(state->program, state->engine, state->chunks.n_ctx));
     AQ_TRY(aq_comm_agree(state->program->world, open_local(state)));
     state->n_all = count_rows(&state->grid);
     return AQ_OK;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "launch/context.h"
+#include "launch/shares.h"
 #include "src/base/file.h"
 #include "src/model/npy.h"
 
@@ -27,7 +28,7 @@ static aq_status move_block(logits_state *state, int from, const int64_t *pos, c
     const size_t row_bytes = (size_t)state->n_vocab * sizeof(float);
     int64_t places[BLOCK_ROWS];
     if (mine) {
-        aq_engine_logits(state->engine, hidden, n, state->logits);
+        AQ_TRY(aq_engine_logits(state->engine, hidden, n, state->logits));
         for (int64_t i = 0; i < n; i++)
             places[i] = pos[i];
     }
@@ -104,6 +105,7 @@ static aq_status eval_logits(logits_state *state) {
         program->options->n_ctx > state->n_tok ? program->options->n_ctx : state->n_tok;
     const aq_session_options options = aq_program_session_options(program->options, n_ctx);
     AQ_TRY(aq_comm_agree(program->world, open_output(state)));
+    AQ_TRY(aq_shares_apply(program, state->engine, n_ctx));
     const aq_hooks hooks = {.arg = state, .rows = collect_rows};
     int64_t n_done = 0;
     AQ_TRY(aq_context_start(program, state->engine, &options, state->ids, state->n_tok, &hooks,

@@ -15,6 +15,7 @@
 #include "launch/prompt.h"
 #include "launch/rows.h"
 #include "launch/score.h"
+#include "launch/shares.h"
 
 #define MAX_TRIES 1000000
 /* Tokens of an answer beyond those of the key: a blank, and the word's end. */
@@ -116,6 +117,10 @@ static aq_status open_all(needle_state *state) {
     AQ_TRY(aq_comm_agree(program->world, program->first ? open_rank0(state) : AQ_OK));
     AQ_TRY(aq_program_open_engine(program, &state->engine));
     AQ_TRY(check_lengths(state));
+    double longest = 0;
+    for (int i = 0; i < state->lengths.n; i++)
+        if (state->lengths.values[i] > longest) longest = state->lengths.values[i];
+    AQ_TRY(aq_shares_apply(program, state->engine, (int64_t)longest));
     return aq_comm_agree(program->world, open_buffers(state));
 }
 
@@ -166,7 +171,6 @@ static aq_status choose(needle_state *state, trial *trial, int32_t *id) {
     const int32_t n_vocab = aq_engine_describe(state->engine).n_vocab;
     const size_t used = strlen(trial->answer);
     size_t bytes = 0;
-    AQ_TRY(aq_session_logits(state->rows.session, state->logits));
     *id = 0;
     for (int32_t v = 1; v < n_vocab; v++)
         if (state->logits[v] > state->logits[*id]) *id = v;
@@ -189,6 +193,8 @@ static aq_status generate(needle_state *state, trial *trial) {
     AQ_TRY(aq_rows_prefill(&state->rows, ids->ids, n_prompt, n_prompt));
     for (int64_t i = 0; i < n_most; i++) {
         int32_t id = -1;
+        AQ_TRY(aq_program_step(program, aq_session_logits(state->rows.session,
+                                                          program->first ? state->logits : NULL)));
         if (program->first) AQ_TRY(aq_program_step(program, choose(state, trial, &id)));
         AQ_TRY(aq_program_step(program, aq_comm_bcast(program->world, &id, sizeof id, 0)));
         if (id < 0 || i + 1 == n_most) break;

@@ -11,6 +11,7 @@
 #include "launch/rank_facts.h"
 #include "launch/rows.h"
 #include "launch/score.h"
+#include "launch/shares.h"
 
 typedef struct {
     const aq_program *program;
@@ -39,7 +40,8 @@ static aq_status run_chunks(ppl_state *ppl) {
     return aq_score_sum(&ppl->score, ppl->program->world);
 }
 
-/* The baseline keeps numbers: codes are part of what it is compared with. */
+/* The baseline keeps numbers and sends fp32: codes and bf16 are part of what it is compared with.
+ */
 static aq_status open_baseline(ppl_state *ppl, int64_t n_row) {
     const aq_session_options *asked = &ppl->rows.options;
     aq_session_options options = {.n_ctx = asked->n_ctx,
@@ -47,7 +49,8 @@ static aq_status open_baseline(ppl_state *ppl, int64_t n_row) {
                                   .key_type = asked->key_type,
                                   .value_type = asked->value_type};
     const bool coded = aq_kv_type_coded(options.key_type) || aq_kv_type_coded(options.value_type);
-    if (asked->attn == AQ_ATTN_DENSE && !coded && asked->n_h2o == 0) return AQ_OK;
+    const bool exact = asked->attn == AQ_ATTN_DENSE && !coded && !asked->wire_bf16;
+    if (exact && asked->n_h2o == 0) return AQ_OK;
     if (coded) options.key_type = options.value_type = AQ_KV_F32;
     ppl->has_baseline = true;
     return aq_rows_open(ppl->program, ppl->engine, &options, n_row, &ppl->baseline);
@@ -67,6 +70,7 @@ static aq_status open_buffers(ppl_state *ppl) {
 static aq_status open_all(ppl_state *ppl) {
     AQ_TRY(aq_chunks_open(ppl->program, &ppl->chunks));
     AQ_TRY(aq_program_open_engine(ppl->program, &ppl->engine));
+    AQ_TRY(aq_shares_apply(ppl->program, ppl->engine, ppl->chunks.n_ctx));
     return aq_comm_agree(ppl->program->world, open_buffers(ppl));
 }
 

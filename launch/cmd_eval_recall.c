@@ -39,7 +39,8 @@ static aq_status read_text(recall_state *state) {
 static aq_status open_engine(recall_state *state) {
     const aq_program *program = state->program;
     const aq_options *options = program->options;
-    aq_engine_options how = aq_program_engine_options(options);
+    aq_engine_options how;
+    AQ_TRY(aq_program_engine_options(program, &how));
     if (how.n_thread == 0) how.n_thread = aq_engine_threads(program->world);
     if (options->auto_projection)
         return aq_fail(AQ_ERR_USAGE, "eval recall needs a projection file, not auto; make one with "

@@ -13,6 +13,7 @@
 #include "launch/prompt.h"
 #include "launch/rows.h"
 #include "launch/score.h"
+#include "launch/shares.h"
 #include "src/model/task_file.h"
 #include "src/model/utf8.h"
 
@@ -144,6 +145,7 @@ static aq_status open_all(tasks_state *state) {
     AQ_TRY(aq_prompt_share(program, read, &state->packed));
     AQ_TRY(aq_program_open_engine(program, &state->engine));
     AQ_TRY(check_requests(state));
+    AQ_TRY(aq_shares_apply(program, state->engine, state->longest - 1));
     const aq_session_options options =
         aq_program_session_options(program->options, state->longest - 1);
     aq_status opened = aq_rows_open(program, state->engine, &options, state->longest, &state->rows);

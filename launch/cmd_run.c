@@ -8,10 +8,13 @@
 
 #include "launch/attended.h"
 #include "launch/context.h"
+#include "launch/fit.h"
 #include "launch/progress.h"
 #include "launch/prompt.h"
 #include "launch/rank_facts.h"
+#include "launch/shares.h"
 #include "src/base/clock.h"
+#include "src/base/memory.h"
 #include "src/model/sampler.h"
 #include "src/model/utf8_stream.h"
 
@@ -28,6 +31,7 @@ typedef struct {
     aq_rank_facts *facts; /* [n_rank] */
     aq_attended attended; /* in decode */
     int64_t load_ns, prefill_ns, decode_ns;
+    int64_t available; /* bytes of memory before the engine opens; 0: not known */
 } run_state;
 
 static void write_text(void *arg, const char *text, size_t bytes) {
@@ -62,9 +66,9 @@ static aq_status open_rank0(run_state *run) {
 }
 
 /* Room for the prompt and the answer; -c gives more or less. */
-static int64_t context_length(const run_state *run) {
+static int64_t context_length(const run_state *run, const aq_engine *engine) {
     const aq_options *options = run->program->options;
-    const int64_t n_ctx_model = aq_engine_describe(run->engine).n_ctx_model;
+    const int64_t n_ctx_model = aq_engine_describe(engine).n_ctx_model;
     const int64_t wanted = run->prompt.n + options->n_predict;
     if (options->n_ctx > 0) return options->n_ctx;
     if (run->prompt.n <= n_ctx_model && wanted > n_ctx_model) return n_ctx_model;
@@ -82,7 +86,7 @@ static aq_status prefill(run_state *run) {
     const aq_hooks hooks = {.arg = &progress, .progress = show_progress};
     int64_t n_done = 0;
     const aq_session_options options =
-        aq_program_session_options(run->program->options, context_length(run));
+        aq_program_session_options(run->program->options, context_length(run, run->engine));
     AQ_TRY(aq_context_start(run->program, run->engine, &options, run->prompt.ids, run->prompt.n,
                             &hooks, &run->session, &n_done));
     AQ_TRY(aq_program_step(run->program, aq_session_prefill(run->session, run->prompt.ids + n_done,
@@ -91,10 +95,9 @@ static aq_status prefill(run_state *run) {
     return AQ_OK;
 }
 
-/* Rank 0 draws the next token and streams its text; -1 at the end of generation. */
+/* Rank 0 draws the next token from its logits and streams its text; -1 at the end of generation. */
 static aq_status choose(run_state *run, int32_t *id) {
     size_t bytes = 0;
-    AQ_TRY(aq_session_logits(run->session, run->logits));
     AQ_TRY(aq_sampler_draw(run->sampler, run->logits, id));
     if (aq_tokenizer_ends(run->tok, *id) && !run->program->options->ignore_eos) {
         *id = -1;
@@ -110,11 +113,13 @@ static aq_status choose(run_state *run, int32_t *id) {
 static aq_status generate(run_state *run) {
     const aq_program *program = run->program;
     const int64_t start_ns = aq_clock_ns();
-    const int64_t n_free = context_length(run) - run->prompt.n;
+    const int64_t n_free = context_length(run, run->engine) - run->prompt.n;
     const int64_t n_predict = program->options->n_predict;
     const int64_t n_most = n_predict < n_free ? n_predict : n_free;
     for (int64_t i = 0; i < n_most; i++) {
         int32_t id = -1;
+        AQ_TRY(aq_program_step(
+            program, aq_session_logits(run->session, program->first ? run->logits : NULL)));
         if (program->first) AQ_TRY(aq_program_step(program, choose(run, &id)));
         AQ_TRY(aq_program_step(program, aq_comm_bcast(program->world, &id, sizeof id, 0)));
         if (id < 0) break;
@@ -230,15 +235,46 @@ static aq_status tell(run_state *run) {
     return aq_comm_agree(program->world, status);
 }
 
+/* Refuses what this host has no memory for. A device tells when it is full. */
+static aq_status check_memory(const run_state *run, aq_engine *engine) {
+    const aq_program *program = run->program;
+    int64_t *weights = NULL;
+    if (run->available == 0 || aq_engine_describe(engine).device.cuda) return AQ_OK;
+    AQ_TRY(aq_shares_weights(program, engine, &weights));
+    aq_fit fit = {.engine = engine,
+                  .options =
+                      aq_program_session_options(program->options, context_length(run, engine))};
+    fit.n_tp = aq_engine_describe(engine).n_tp;
+    fit.weights = weights;
+    fit.from_context = aq_context_makes_projection(program, engine, &fit.options);
+    const aq_status status = aq_fit_here(&fit, program->world, run->available);
+    free(weights);
+    return status;
+}
+
+/* While nothing is loaded: aq_engine_options.before_load. Shares that are measured are not known
+ * then. */
+static aq_status check_before_load(void *arg, aq_engine *engine) {
+    const run_state *run = arg;
+    return aq_shares_are_measured(run->program->options) ? AQ_OK : check_memory(run, engine);
+}
+
 static aq_status open_all(run_state *run) {
     const aq_program *program = run->program;
     const int64_t start_ns = aq_clock_ns();
     const aq_status opened = program->first ? open_rank0(run) : AQ_OK;
     AQ_TRY(aq_prompt_share(program, opened, &run->prompt));
-    AQ_TRY(aq_program_open_engine(program, &run->engine));
-    if (run->prompt.n > context_length(run))
+    run->available = aq_memory_available();
+    AQ_TRY(aq_program_open_engine_as(
+        program, &(aq_engine_options){.before_load = check_before_load, .check_arg = run},
+        &run->engine));
+    const int64_t n_ctx = context_length(run, run->engine);
+    if (run->prompt.n > n_ctx)
         return aq_fail(AQ_ERR_LIMIT, "the prompt has %" PRId64 " tokens, -c allows %" PRId64,
-                       run->prompt.n, context_length(run));
+                       run->prompt.n, n_ctx);
+    AQ_TRY(aq_shares_apply(program, run->engine, n_ctx));
+    if (aq_shares_are_measured(program->options))
+        AQ_TRY(aq_comm_agree(program->world, check_memory(run, run->engine)));
     run->load_ns = aq_clock_ns() - start_ns;
     return AQ_OK;
 }

@@ -3,10 +3,10 @@
 #include "calib/calibrate.h"
 #include "calib/incontext.h"
 
-/* Whether the projection is to be made from each text: asked for, or there is no other. */
-static bool from_context(const aq_program *program, const aq_engine *engine,
-                         const aq_session_options *options) {
-    if (options->attn == AQ_ATTN_DENSE || program->options->projection) return false;
+bool aq_context_makes_projection(const aq_program *program, const aq_engine *engine,
+                                 const aq_session_options *options) {
+    if (options->attn == AQ_ATTN_DENSE || options->attn == AQ_ATTN_PAGES) return false;
+    if (program->options->projection) return false;
     return program->options->auto_projection || !aq_engine_projection(engine) ||
            aq_engine_describe(engine).projection_is_set;
 }
@@ -34,7 +34,7 @@ aq_status aq_context_start(const aq_program *program, aq_engine *engine,
                            const aq_session_options *options, const int32_t *ids, int64_t n,
                            const aq_hooks *hooks, aq_session **session, int64_t *n_done) {
     *n_done = 0;
-    if (from_context(program, engine, options))
+    if (aq_context_makes_projection(program, engine, options))
         return start_from_context(program, engine, options, ids, n, hooks, session, n_done);
     if (!*session) return aq_session_open(engine, options, session);
     aq_session_reset(*session);

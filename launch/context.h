@@ -5,6 +5,11 @@
 
 #include "launch/program.h"
 
+/* Whether a session makes its projection from its own text: asked for, or there is no other.
+ * Local. */
+bool aq_context_makes_projection(const aq_program *program, const aq_engine *engine,
+                                 const aq_session_options *options);
+
 /* Readies *session for the ids of a new text: NULL opens one, an open one is emptied. If the
  * options ask for a projection from the context, *session is opened anew and its first *n_done ids
  * are in it already; else *n_done = 0. hooks may be NULL. The caller closes *session, also after a

@@ -1,6 +1,8 @@
 /* aqua-dist: the program. Parses, dispatches, prints the one line of a failure, and ends. */
 #include <stdio.h>
 
+#include "comm/heartbeat.h"
+#include "launch/faults.h"
 #include "launch/program.h"
 
 static aq_status dispatch(const aq_program *program) {
@@ -21,6 +23,8 @@ static aq_status dispatch(const aq_program *program) {
         return aq_command_eval_tasks(program);
     case AQ_CMD_EVAL_ABLATE:
         return aq_command_eval_ablate(program);
+    case AQ_CMD_PLAN:
+        return aq_command_plan(program);
     case AQ_CMD_TOKENIZE:
         return aq_command_tokenize(program);
     case AQ_CMD_INFO:
@@ -31,6 +35,8 @@ static aq_status dispatch(const aq_program *program) {
 
 static aq_status run_program(const aq_program *program, aq_status parsed) {
     if (parsed != AQ_OK) return parsed;
+    AQ_TRY(aq_faults_start(program->world, program->options->timeout));
+    AQ_TRY(aq_faults_same_program(program->world, AQUA_VERSION));
     if (program->options->help) {
         if (program->first) aq_options_help(program->options, stdout);
         return AQ_OK;
@@ -52,7 +58,9 @@ int main(int argc, char **argv) {
     const aq_status parsed = aq_options_parse(argc, argv, &options);
     const aq_program program = {&options, world, aq_comm_rank(world) == 0};
     const aq_status status = run_program(&program, parsed);
-    if (status != AQ_OK && program.first) fprintf(stderr, "aqua-dist: %s\n", aq_error_text());
+    /* Claimed: mpirun sends SIGTERM when the first rank has left with such a status. */
+    if (status != AQ_OK && program.first && aq_heartbeat_claim())
+        fprintf(stderr, "aqua-dist: %s\n", aq_error_text());
     aq_comm_finish(world);
     return status == AQ_OK ? 0 : status == AQ_ERR_USAGE ? 2 : 1;
 }

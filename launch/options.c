@@ -18,7 +18,8 @@
 #define NEEDLE    AQ_CMD_EVAL_NEEDLE
 #define TASKS     AQ_CMD_EVAL_TASKS
 #define ABLATE    AQ_CMD_EVAL_ABLATE
-#define ENGINE    (RUN | PPL | LOGITS | NEEDLE | TASKS | ABLATE)
+#define PLAN      AQ_CMD_PLAN
+#define ENGINE    (RUN | PPL | LOGITS | NEEDLE | TASKS | ABLATE | PLAN)
 #define ONE_WAY   (ENGINE & ~ABLATE) /* of attention in a run */
 #define SAMPLES   (CALIBRATE | RECALL)
 #define SELECTS   (ENGINE | RECALL)
@@ -50,8 +51,8 @@ static const option table[] = {
      "auto if there is none"},
     {"--save-projection", TEXT, AT(save_projection), RUN | PPL, "FILE", NULL,
      "keep the projection that auto made"},
-    {"-f --file", TEXT, AT(file), RUN | SAMPLES | PPL | NEEDLE | TASKS | ABLATE | TOKENIZE, "FILE",
-     NULL, "text to read: the context, the calibration text, the haystack, ..."},
+    {"-f --file", TEXT, AT(file), RUN | SAMPLES | PPL | NEEDLE | TASKS | ABLATE | TOKENIZE | PLAN,
+     "FILE", NULL, "text to read: the context, the calibration text, the haystack, ..."},
     {"-p --prompt", TEXT, AT(prompt), RUN | TOKENIZE, "TEXT", NULL,
      "question; stands after the text of -f, a blank line between"},
     {"-o --output", TEXT, AT(output), SAMPLES | LOGITS | NEEDLE | TASKS | ABLATE, "FILE", NULL,
@@ -68,21 +69,35 @@ static const option table[] = {
     {"--no-special", FLAG, AT(no_special), RUN | TOKENIZE, NULL, NULL,
      "read special tokens in the text as plain text"},
     {"--bos", FLAG, AT(bos), TOKENIZE, NULL, NULL, "put the beginning-of-text token in front"},
-    {"-n --n-predict --predict", INTEGER, AT(n_predict), RUN, "N", "256",
+    {"-n --n-predict --predict", INTEGER, AT(n_predict), RUN | PLAN, "N", "256",
      "tokens to generate at most"},
     {"--ignore-eos", FLAG, AT(ignore_eos), RUN, NULL, NULL,
      "go on after an end-of-generation token"},
 
-    {"-c --ctx-size", INTEGER, AT(n_ctx), RUN | PPL | LOGITS | ABLATE | SAMPLES, "N", "0",
-     "tokens of context; 0: run: what the prompt needs, calibrate: 8192, eval: 2048, recall: 4096"},
+    {"-c --ctx-size", INTEGER, AT(n_ctx), RUN | PPL | LOGITS | ABLATE | SAMPLES | PLAN, "N", "0",
+     "tokens of context; 0: run: what the prompt needs, calibrate: 8192, eval: 2048, recall: 4096, "
+     "plan: the model's"},
     {"-b --batch-size", INTEGER, AT(n_batch), ENGINE, "N", "2048",
      "tokens of one prefill chunk, over all ranks"},
     {"-t --threads", INTEGER, AT(n_thread), ENGINE | SAMPLES, "N", "0",
      "threads of each rank; 0: its share of the processors"},
+    {"--tp", INTEGER, AT(n_tp), ENGINE, "N", "1",
+     "ranks that share the weights: of every N that follow each other, each keeps an Nth of them"},
+    {"--device", TEXT, AT(device), ENGINE | SAMPLES, "DEVICE", "auto",
+     "cpu, cuda (the ranks of a host take its devices in turn), cuda:N, or auto: cuda if there is "
+     "a device"},
+    {"--wire", TEXT, AT(wire), ENGINE, "fp32|bf16", "fp32",
+     "numbers in which queries and partial results go from rank to rank"},
+    {"--merge", TEXT, AT(merge), ENGINE, "allgather|alltoall|tree|auto", "allgather",
+     "how ranks merge the partial results of a decoded token; auto: the first or the second, by a "
+     "short measurement; tree: other bits"},
+    {"--split", TEXT, AT(split), ENGINE, "LIST", NULL,
+     "shares of the context, a whole number for each rank (3,1: three tiles of four to rank 0), or "
+     "auto: by a measurement of each; default: equal shares"},
     {"-ctk --cache-type-k", TEXT, AT(key_type), ENGINE, KEY_TYPES, NULL,
-     "how keys are stored; default: q8 with --attn select, else bf16"},
+     "how keys are stored; default: q8 with --attn select or pages, else bf16"},
     {"-ctv --cache-type-v", TEXT, AT(value_type), ENGINE, VALUE_TYPES, NULL,
-     "how values are stored; default: q8 with --attn select, else bf16"},
+     "how values are stored; default: q8 with --attn select or pages, else bf16"},
     {"--rope-scaling", TEXT, AT(rope_scaling), ENGINE | SAMPLES, "none|linear|yarn", NULL,
      "stretch the context beyond the model's; default: as the model says"},
     {"--rope-scale", REAL, AT(rope_scale), ENGINE | SAMPLES, "X", "0", "by this factor"},
@@ -91,13 +106,20 @@ static const option table[] = {
     {"--yarn-orig-ctx", INTEGER, AT(yarn_orig_ctx), ENGINE | SAMPLES, "N", "0",
      "yarn: context the model was trained with; 0: the model's"},
 
-    {"--attn", TEXT, AT(attn), ONE_WAY, "dense|aqua|select", NULL,
+    {"--attn", TEXT, AT(attn), PPL, "dense|aqua|select|pages", NULL,
+     "exact (default), from the dimensions that decide, exact for the tokens that matter, or for "
+     "whole pages by a bound of their scores (Quest, to compare select with)"},
+    {"--attn", TEXT, AT(attn), ONE_WAY & ~PPL, "dense|aqua|select", NULL,
      "exact, from the dimensions that decide, or exact for the tokens that matter; default: run: "
      "select, else dense"},
     {"--mass", REAL, AT(mass), SELECTS & ~ABLATE, "X", "0.98",
      "select: share of the softmax that the chosen tokens hold"},
-    {"--sinks", INTEGER, AT(n_sink), SELECTS, "N", "4", "select: first tokens, always chosen"},
-    {"--recent", INTEGER, AT(n_recent), SELECTS, "N", "64", "select: newest tokens, always chosen"},
+    {"--mass-exchange", FLAG, AT(mass_exchange), ENGINE, NULL, NULL,
+     "select: ranks choose by the mass of all ranks' tokens, at one more small exchange a layer"},
+    {"--sinks", INTEGER, AT(n_sink), SELECTS, "N", "4",
+     "select, pages: first tokens, always chosen"},
+    {"--recent", INTEGER, AT(n_recent), SELECTS, "N", "64",
+     "select, pages: newest tokens, always chosen"},
     {"--group-by", TEXT, AT(group_by), SELECTS, "max|mean", "max",
      "select: how the heads of a group agree on a token's weight"},
     {"--selector", TEXT, AT(selector), SELECTS & ~ABLATE, "LAYOUT", NULL,
@@ -105,7 +127,12 @@ static const option table[] = {
     {"--selector-dynamic", INTEGER, AT(n_dynamic), SELECTS, "N", "0",
      "select: columns of --selector that a query reads; 0: all"},
     {"--prefill", TEXT, AT(prefill), ENGINE, "dense|same", NULL,
-     "select: attention of the prompt itself; default: run: dense, else same"},
+     "select, pages: attention of the prompt itself; default: run: dense, else same"},
+    {"--page", INTEGER, AT(n_page), PPL, "N", "16", "pages: tokens of a page"},
+    {"--attended", REAL, AT(page_share), PPL, "X", "0.25",
+     "pages: share of the visible pages that a query attends to, on each rank of its own pages"},
+    {"--dense-layers", INTEGER, AT(n_dense_layer), PPL, "N", "0",
+     "pages: so many first layers stay dense"},
     {"--hybrid", FLAG, AT(hybrid), ENGINE, NULL, NULL,
      "dense while the context is shorter than the projection's break-even"},
     {"--h2o", INTEGER, AT(n_h2o), ENGINE, "N", "0",
@@ -168,6 +195,24 @@ static const option table[] = {
     {"--selectors", TEXT, AT(selectors), ABLATE, "LAYOUTS", "",
      "select: layouts, \"16x4,32x2,16x1;32x4\"; without it the projection's"},
 
+    {"--ranks", INTEGER, AT(n_rank), PLAN, "N", "0",
+     "ranks to plan for; 0: those started, or of --hosts"},
+    {"--memory", TEXT, AT(memory), PLAN, "SIZE", NULL,
+     "memory that each rank may take (512M, 16G); default: they share what this machine has"},
+    {"--hosts", TEXT, AT(hosts), PLAN, "FILE", NULL,
+     "hosts, a line each: NAME ranks=N memory=SIZE [bandwidth=GB/s]"},
+    {"--profile", TEXT, AT(profile), PLAN, "FILE", NULL,
+     "measure this machine with the model, some seconds, and write the profile; -f: with this "
+     "text"},
+    {"--use-profile", TEXT, AT(use_profile), PLAN, "FILE", NULL,
+     "predict times from a profile that was written before"},
+    {"--latency", REAL, AT(latency_us), PLAN, "US", "50",
+     "of a message between ranks, if that was not measured"},
+    {"--bandwidth", REAL, AT(bandwidth_gbs), PLAN, "GB/S", "1.25",
+     "of a rank's link, 10^9 bytes a second, if that was not measured"},
+
+    {"--timeout", REAL, AT(timeout), ALL, "S", "60",
+     "end the job when a rank has let the others wait for S seconds; 0: never"},
     {"-h --help", FLAG, AT(help), ALL, NULL, NULL, "this text"},
     {"--version", FLAG, AT(version), ALL, NULL, NULL, "version and build"},
 };
@@ -197,6 +242,8 @@ static const struct {
     {"eval ablate", ABLATE,
      "aqua-dist eval ablate -m MODEL -f TEXTFILE -c 2048 --chunks 8 [-o OUT.jsonl]",
      "Table of what each basis, rule, ratio, key type and selector costs against dense."},
+    {"plan", PLAN, "aqua-dist plan -m MODEL -c 32768 --ranks 4",
+     "What a run would take: memory of each rank, bytes between ranks, time. Nothing is run."},
     {"tokenize", TOKENIZE, "aqua-dist tokenize -m MODEL -f TEXTFILE | -p TEXT",
      "Prints token ids on one line."},
     {"info", INFO, "aqua-dist info -m MODEL [--projection FILE]",
@@ -299,10 +346,11 @@ static int find_command(int argc, char **argv, aq_command *command) {
 
 /* Defaults that depend on the command or on other options. */
 static void fill_in(aq_options *out) {
-    const bool run = out->command == RUN;
+    const bool run = out->command == RUN || out->command == PLAN;
     if (!out->attn) out->attn = run ? "select" : "dense";
     if (!out->prefill) out->prefill = run ? "dense" : "same";
-    const bool coded = strcmp(out->attn, "select") == 0 && out->n_h2o == 0;
+    const bool selects = strcmp(out->attn, "select") == 0 || strcmp(out->attn, "pages") == 0;
+    const bool coded = selects && out->n_h2o == 0;
     const char *type = coded ? "q8" : "bf16";
     if (!out->key_type) out->key_type = type;
     if (!out->value_type) out->value_type = type;
@@ -323,7 +371,7 @@ aq_status aq_options_parse(int argc, char **argv, aq_options *out) {
             return aq_fail(AQ_ERR_USAGE,
                            "\"%s\" is neither a command nor an option; commands: run, "
                            "calibrate, eval ppl, eval logits, eval needle, eval tasks, eval "
-                           "ablate, eval recall, tokenize, info",
+                           "ablate, eval recall, plan, tokenize, info",
                            word);
         if (!o) return aq_fail(AQ_ERR_USAGE, "%s is no option of this command; see --help", word);
         if (o->kind == FLAG) {

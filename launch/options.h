@@ -19,13 +19,15 @@ typedef enum {
     AQ_CMD_EVAL_NEEDLE = 64,
     AQ_CMD_EVAL_TASKS = 128,
     AQ_CMD_EVAL_ABLATE = 256,
-    AQ_CMD_EVAL_RECALL = 1024
+    AQ_CMD_EVAL_RECALL = 1024,
+    AQ_CMD_PLAN = 2048
 } aq_command;
 
 /* Texts are NULL and numbers 0 unless given or defaulted (see the table in options.c). */
 typedef struct {
     aq_command command;
     bool help, version;
+    double timeout;
 
     const char *model;
     const char *projection; /* file; "auto" becomes NULL and auto_projection */
@@ -47,6 +49,11 @@ typedef struct {
     int64_t n_ctx;
     int64_t n_batch;
     int64_t n_thread;
+    int64_t n_tp;
+    const char *device;
+    const char *wire;
+    const char *merge;
+    const char *split;
     const char *key_type;
     const char *value_type;
     const char *rope_scaling;
@@ -57,11 +64,15 @@ typedef struct {
     const char *save_projection;
     const char *attn;
     double mass;
+    bool mass_exchange;
     int64_t n_sink, n_recent;
     const char *group_by;
     const char *selector;
     int64_t n_dynamic;
     const char *prefill;
+    int64_t n_page;
+    double page_share;
+    int64_t n_dense_layer;
     bool hybrid;
     int64_t n_h2o;
     double k_tau;
@@ -91,6 +102,14 @@ typedef struct {
     const char *key;
     bool generate;
     const char *plot;
+
+    int64_t n_rank; /* plan */
+    const char *memory;
+    const char *hosts;
+    const char *profile;
+    const char *use_profile;
+    double latency_us;
+    double bandwidth_gbs;
 
     const char *bases;
     const char *calibration;

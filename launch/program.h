@@ -23,6 +23,7 @@ aq_status aq_command_eval_recall(const aq_program *program);
 aq_status aq_command_eval_needle(const aq_program *program);
 aq_status aq_command_eval_tasks(const aq_program *program);
 aq_status aq_command_eval_ablate(const aq_program *program);
+aq_status aq_command_plan(const aq_program *program);
 aq_status aq_command_tokenize(const aq_program *program);
 aq_status aq_command_info(const aq_program *program);
 
@@ -32,13 +33,19 @@ aq_status aq_program_need(const char *value, const char *option);
 /* MODEL.aqua for MODEL.gguf or the folder MODEL; fresh memory, NULL if there is none. Local. */
 char *aq_program_projection_path(const char *model);
 
-/* The rope and thread options as the engine takes them, without a projection. Local. */
-aq_engine_options aq_program_engine_options(const aq_options *options);
+/* The rope, thread and device options as the engine takes them, without a projection.
+ * AQ_ERR_USAGE. Local. */
+aq_status aq_program_engine_options(const aq_program *program, aq_engine_options *out);
 
 /* Opens the engine of the options, with the projection that --projection names, or the one beside
- * the model if --attn needs one and it is there; checks --basis. Without a projection,
- * aq_context_start makes one. Collective. */
+ * the model if --attn needs one and it is there; checks --basis and --split, which the caller
+ * applies (launch/shares.h); does what --merge auto asks. Without a projection, aq_context_start
+ * makes one. Collective. */
 aq_status aq_program_open_engine(const aq_program *program, aq_engine **out);
+
+/* The same with before_load, check_arg and unread of `extra`. Collective. */
+aq_status aq_program_open_engine_as(const aq_program *program, const aq_engine_options *extra,
+                                    aq_engine **out);
 
 /* The session the options ask for, with room for n_ctx tokens. Local. */
 aq_session_options aq_program_session_options(const aq_options *options, int64_t n_ctx);

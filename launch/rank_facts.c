@@ -7,7 +7,8 @@
 
 static aq_rank_facts describe(const aq_comm *comm, const aq_session *session) {
     const aq_session_stats stats = aq_session_describe(session);
-    aq_rank_facts facts = {.n_tok_owned = stats.n_tok_owned,
+    aq_rank_facts facts = {.split = stats.split,
+                           .n_tok_owned = stats.n_tok_owned,
                            .key_bytes = stats.key_bytes,
                            .value_bytes = stats.value_bytes,
                            .selector_bytes = stats.selector_bytes,
@@ -15,6 +16,12 @@ static aq_rank_facts describe(const aq_comm *comm, const aq_session *session) {
                            .step_bytes = stats.step_bytes,
                            .sent_bytes = stats.sent_bytes,
                            .n_exchange = stats.n_exchange,
+                           .shared_bytes = stats.shared_bytes,
+                           .n_share = stats.n_share,
+                           .query_bytes = stats.query_bytes,
+                           .part_bytes = stats.part_bytes,
+                           .full_query_bytes = stats.full_query_bytes,
+                           .full_part_bytes = stats.full_part_bytes,
                            .matmul_ns = stats.matmul_ns,
                            .attend_ns = stats.attend_ns + stats.merge_ns,
                            .exchange_ns = stats.exchange_ns,
@@ -36,6 +43,7 @@ static void report_rank(aq_report *report, int rank, const aq_rank_facts *facts)
     aq_report_group(report, NULL);
     aq_report_int(report, "rank", rank);
     aq_report_text(report, "host", (const char *)facts->host);
+    aq_report_int(report, "split", facts->split);
     aq_report_int(report, "tokens_owned", facts->n_tok_owned);
     aq_report_int(report, "key_bytes", facts->key_bytes);
     aq_report_int(report, "value_bytes", facts->value_bytes);
@@ -44,6 +52,12 @@ static void report_rank(aq_report *report, int rank, const aq_rank_facts *facts)
     aq_report_int(report, "step_bytes", facts->step_bytes);
     aq_report_int(report, "sent_bytes", facts->sent_bytes);
     aq_report_int(report, "exchanges", facts->n_exchange);
+    aq_report_int(report, "shared_bytes", facts->shared_bytes);
+    aq_report_int(report, "shares", facts->n_share);
+    aq_report_int(report, "query_bytes", facts->query_bytes);
+    aq_report_int(report, "part_bytes", facts->part_bytes);
+    aq_report_int(report, "full_query_bytes", facts->full_query_bytes);
+    aq_report_int(report, "full_part_bytes", facts->full_part_bytes);
     aq_report_real(report, "matmul_s", (double)facts->matmul_ns * 1e-9);
     aq_report_real(report, "attend_s", (double)facts->attend_ns * 1e-9);
     aq_report_real(report, "exchange_s", (double)facts->exchange_ns * 1e-9);

@@ -8,8 +8,9 @@
 /* One rank's facts: integers only, so that they travel in one message. */
 typedef struct {
     int64_t host[8]; /* 63 characters of its name */
-    int64_t n_tok_owned, key_bytes, value_bytes, selector_bytes, open_bytes, step_bytes;
-    int64_t sent_bytes, n_exchange;
+    int64_t split, n_tok_owned, key_bytes, value_bytes, selector_bytes, open_bytes, step_bytes;
+    int64_t sent_bytes, n_exchange, shared_bytes, n_share;
+    int64_t query_bytes, part_bytes, full_query_bytes, full_part_bytes;
     int64_t matmul_ns, attend_ns, exchange_ns, project_ns, other_ns;
 } aq_rank_facts;
 

@@ -69,7 +69,7 @@ static aq_status flush(aq_score *score) {
     if (n_row == 0) return AQ_OK;
     for (int i = 0; i < 2; i++)
         if (score->hidden[i])
-            aq_engine_logits(score->engine, score->hidden[i], n_row, score->logits[i]);
+            AQ_TRY(aq_engine_logits(score->engine, score->hidden[i], n_row, score->logits[i]));
     for (int64_t row = 0; row < n_row; row++)
         AQ_TRY(score_row(score, row));
     return AQ_OK;

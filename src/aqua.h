@@ -2,7 +2,7 @@
  *
  * Two nouns. An aq_engine is a model made ready on a group of ranks: weights, projection, threads;
  * it does not change. An aq_session is one growing context: its key/value cache is cut by tokens
- * into tiles that the ranks own in turn.
+ * into tiles that are dealt to the ranks.
  *
  *     aq_engine_open(&engine_options, comm, &engine);
  *     aq_session_open(engine, &session_options, &session);
@@ -13,7 +13,7 @@
  * Functions return aq_status (src/base/status.h); aq_error_text() is the one line to show. Those
  * marked Collective are called by all ranks of the engine with the same arguments; after a failure
  * inside prefill or decode the ranks no longer agree and the program must end the job
- * (aq_comm_abort). Memory is host memory. */
+ * (aq_comm_abort). Memory is host memory, whatever the device. */
 #ifndef AQUA_H
 #define AQUA_H
 
@@ -30,11 +30,19 @@ typedef struct aq_session aq_session;
 
 typedef enum { AQ_SCALING_MODEL, AQ_SCALING_NONE, AQ_SCALING_LINEAR, AQ_SCALING_YARN } aq_scaling;
 
+/* What a rank computes on; src/engine/device.h chooses one. */
+typedef struct {
+    bool cuda; /* else the processors of the host */
+    int index; /* of the CUDA device */
+} aq_device;
+
 /* Zero means "as the model says" or the default named here. */
 typedef struct {
     const char *model_path;
     const char *projection_path; /* NULL: none; see aq_engine_set_projection */
     int n_thread;                /* 0: aq_engine_threads */
+    int n_tp;                    /* ranks that share the weights, of all; 0: 1, each has all */
+    aq_device device;            /* of this rank: ranks may have different ones */
     aq_scaling rope_scaling;
     double rope_scale; /* factor by which the context is stretched; needed with linear and yarn */
     double rope_freq_base;
@@ -42,6 +50,11 @@ typedef struct {
     /* Told the bytes of weights read of those this rank reads, now and then; may be NULL. */
     void (*load_progress)(void *arg, int64_t n_done, int64_t n_all);
     void *arg;
+    /* Asked on each rank when the model is known and its weights are not read yet: a failure is
+     * agreed on, and ends the opening. May be NULL. */
+    aq_status (*before_load)(void *check_arg, aq_engine *engine);
+    void *check_arg;
+    bool unread; /* weights are left on disk until a step needs them: to plan with */
 } aq_engine_options;
 
 /* The number of threads a rank of this communicator takes by default: the processors of its
@@ -53,11 +66,13 @@ int aq_engine_threads(const aq_comm *comm);
 typedef struct {
     const char *arch, *name, *isa;
     int n_layer, n_head, n_kv_head, d_head, d_model, d_ff, n_vocab;
-    int n_windowed_layer;  /* of the layers, those that see a window alone */
-    int64_t window;        /* tokens they see; 0: none */
-    int64_t n_ctx_model;   /* longest context, rope scaling included */
-    int64_t weights_bytes; /* of the model file's tensors, on every rank */
-    int n_rank, n_thread;
+    int n_windowed_layer;       /* of the layers, those that see a window alone */
+    int64_t window;             /* tokens they see; 0: none */
+    int64_t n_ctx_model;        /* longest context, rope scaling included */
+    int64_t weights_bytes;      /* of the model file's tensors */
+    int64_t kept_weights_bytes; /* of them on this rank: all, unless n_tp ranks share them */
+    int n_rank, n_thread, n_tp;
+    aq_device device;       /* of this rank */
     const char *basis;      /* of the projection, NULL without one */
     bool projection_is_set; /* by aq_engine_set_projection, not read from a file */
 } aq_engine_info;
@@ -76,6 +91,13 @@ void aq_engine_close(aq_engine *engine);
  * Collective. */
 typedef struct aq_projection aq_projection; /* src/model/projection_file.h */
 aq_status aq_engine_set_projection(aq_engine *engine, const aq_projection *projection);
+
+/* Deals the tokens of the sessions opened from here on in proportion to weights[n_rank], NULL:
+ * equally, as engines do at first. A rank of weight 0 holds nothing of a context and takes part all
+ * the same. No session may be open. AQ_ERR_USAGE: a negative weight, none above 0, or weights that
+ * sum to more than 65536 without their common factor; AQ_ERR_MISMATCH if ranks give others.
+ * Collective. */
+aq_status aq_engine_set_split(aq_engine *engine, const int64_t *weights);
 
 /* The engine's, or NULL if it has none. It owns it. Local. */
 const aq_projection *aq_engine_projection(const aq_engine *engine);
@@ -126,14 +148,16 @@ aq_status aq_session_recode(aq_session *session, const aq_session *from);
  * in rank order. Allocates nothing. Errors as prefill. Collective. */
 aq_status aq_session_decode(aq_session *session, int32_t id);
 
-/* logits[n_vocab] of the token after the last one. AQ_ERR_USAGE on an empty context. Local. */
+/* logits[n_vocab] of the token after the last one; NULL: not wanted here. AQ_ERR_USAGE on an empty
+ * context, AQ_ERR_COMM. Collective where ranks share the weights (n_tp over 1), else Local. */
 aq_status aq_session_logits(aq_session *session, float *logits);
 
 /* Number of tokens in the context. Local. */
 int64_t aq_session_length(const aq_session *session);
 
-/* logits[n, n_vocab] of hidden rows [n, d_model] from aq_hooks.rows. Local. */
-void aq_engine_logits(aq_engine *engine, const float *hidden, int64_t n, float *logits);
+/* logits[n, n_vocab] of hidden rows [n, d_model] from aq_hooks.rows. What the device failed in.
+ * Local. */
+aq_status aq_engine_logits(aq_engine *engine, const float *hidden, int64_t n, float *logits);
 
 /* What this rank holds and has done since the session was opened. Times are wall clock of the
  * calling thread. */
@@ -146,8 +170,13 @@ typedef struct {
     /* Of one token and KV head in layers that see everything, scales included. */
     double token_key_bytes, token_value_bytes, token_selector_bytes;
     int64_t step_bytes;             /* buffers of a step */
+    int64_t split;                  /* weight of this rank's share, common factor taken out */
     int64_t n_tok_owned;            /* tokens whose keys this rank holds */
-    int64_t sent_bytes, n_exchange; /* put on the wire by this rank, collectives */
+    int64_t sent_bytes, n_exchange; /* put on the wire by this rank, collectives; of attention */
+    int64_t shared_bytes, n_share;  /* the same for weights' sake, of all sessions of the engine */
+    /* Of sent_bytes in prefill, queries and partial results; and what all columns of these would be
+     * in fp32. */
+    int64_t query_bytes, part_bytes, full_query_bytes, full_part_bytes;
     /* Over queries, KV heads and layers that see everything, this rank's tokens: (query, token)
      * pairs visible, dropped tokens included, pairs that were attended to exactly, and bytes of the
      * cache that scoring and mixing them takes when each query reads for itself. */

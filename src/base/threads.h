@@ -51,6 +51,14 @@ static inline void aq_threads_part(int64_t n, int thread, int n_thread, int64_t 
     *end = n * (thread + 1) / n_thread;
 }
 
+/* The same for items that stay together in runs of `align`: parts begin at multiples of it. */
+static inline void aq_threads_part_of(int64_t n, int64_t align, int thread, int n_thread,
+                                      int64_t *begin, int64_t *end) {
+    aq_threads_part((n + align - 1) / align, thread, n_thread, begin, end);
+    *begin *= align;
+    *end = *end * align < n ? *end * align : n;
+}
+
 #ifdef __cplusplus
 }
 #endif

@@ -14,6 +14,17 @@ void aq_apply_weight(const aq_engine *engine, const aq_weight *w, const float *x
         &(aq_matmul_each_args){.parts = &part, .n_part = 1, .n_in = w->n_in, .n_tok = n, .x = x});
 }
 
+aq_status aq_apply_shared(const aq_engine *engine, const aq_weight *w, int64_t n_out,
+                          const float *x, int64_t n, float *y, bool accumulate,
+                          aq_session_stats *stats) {
+    aq_matmul_part part = aq_apply_part(w, y);
+    part.accumulate = accumulate;
+    return aq_shard_product(
+        engine,
+        &(aq_matmul_each_args){.parts = &part, .n_part = 1, .n_in = w->n_in, .n_tok = n, .x = x},
+        &n_out, stats);
+}
+
 void aq_apply_norm(const aq_engine *engine, const aq_norm_weight *norm, const float *x, int64_t n,
                    float *y, bool accumulate) {
     aq_backend *be = engine->be;

@@ -8,6 +8,12 @@
 void aq_apply_weight(const aq_engine *engine, const aq_weight *w, const float *x, int64_t n,
                      float *y, bool accumulate);
 
+/* The same, of a weight that may be this rank's rows of a matrix of n_out rows, for one token
+ * (aq_shard_product). AQ_ERR_COMM. Collective over the ranks that share weights, if it is. */
+aq_status aq_apply_shared(const aq_engine *engine, const aq_weight *w, int64_t n_out,
+                          const float *x, int64_t n, float *y, bool accumulate,
+                          aq_session_stats *stats);
+
 /* The same weight as a part of a product of several (kernels/matmul_each.h). Local. */
 aq_matmul_part aq_apply_part(const aq_weight *w, float *y);
 

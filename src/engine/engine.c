@@ -70,6 +70,8 @@ static aq_status apply_rope_options(const aq_engine_options *options, aq_model_c
 }
 
 static aq_status open_local(aq_engine *engine, const aq_engine_options *options) {
+    AQ_TRY(
+        aq_plan_open(aq_comm_size(engine->comm), aq_comm_rank(engine->comm), NULL, &engine->plan));
     AQ_TRY(aq_model_file_open(options->model_path, &engine->file));
     AQ_TRY(aq_model_config_read(engine->file, &engine->config));
     AQ_TRY(aq_model_weights_open(engine->file, &engine->config, &engine->weights));
@@ -82,7 +84,9 @@ static aq_status open_local(aq_engine *engine, const aq_engine_options *options)
                                    &engine->weights));
     }
     engine->n_thread = options->n_thread > 0 ? options->n_thread : aq_engine_threads(engine->comm);
-    engine->isa = aq_cpu_isa_name(aq_cpu_isa_best());
+    engine->device = options->device;
+    engine->isa = options->device.cuda ? "cuda" : aq_cpu_isa_name(aq_cpu_isa_best());
+    if (options->device.cuda) return aq_backend_cuda_open(options->device.index, &engine->be);
     return aq_backend_cpu_open(engine->n_thread, aq_cpu_isa_best(), &engine->be);
 }
 
@@ -147,7 +151,7 @@ static aq_status take_projection(aq_engine *engine, const aq_projection *project
     aq_projection_free(&engine->projection);
     engine->projection = copy;
     engine->projection_is_set = true;
-    return AQ_OK;
+    return aq_engine_place_projection(engine);
 }
 
 aq_status aq_engine_set_projection(aq_engine *engine, const aq_projection *projection) {
@@ -164,6 +168,47 @@ const aq_projection *aq_engine_projection(const aq_engine *engine) {
     return engine->projection.pq ? &engine->projection : NULL;
 }
 
+/* What can fail on this rank alone. */
+static aq_status plan_split(const aq_engine *engine, const int64_t *weights, aq_plan *out) {
+    *out = (aq_plan){.owner = NULL};
+    if (engine->n_session > 0)
+        return aq_fail(AQ_ERR_USAGE, "ranks get other shares while no session is open; close it "
+                                     "first");
+    return aq_plan_open(engine->plan.n_rank, engine->plan.rank, weights, out);
+}
+
+/* Every rank must deal as rank 0 does. */
+static aq_status check_same_split(const aq_engine *engine, const aq_plan *plan) {
+    uint64_t first = 0xcbf29ce484222325u; /* FNV-1a */
+    for (int t = 0; t < plan->n_period; t++)
+        first = (first ^ (uint64_t)plan->owner[t]) * 0x100000001b3u;
+    const uint64_t mine = first;
+    AQ_TRY(aq_comm_bcast(engine->comm, &first, sizeof first, 0));
+    const aq_status status = first == mine
+                                 ? AQ_OK
+                                 : aq_fail(AQ_ERR_MISMATCH, "the shares are others than rank 0's; "
+                                                            "give every rank the same --split");
+    return aq_comm_agree(engine->comm, status);
+}
+
+aq_status aq_engine_set_split(aq_engine *engine, const int64_t *weights) {
+    aq_plan plan;
+    aq_status status = aq_comm_agree(engine->comm, plan_split(engine, weights, &plan));
+    if (status == AQ_OK) status = check_same_split(engine, &plan);
+    if (status != AQ_OK) {
+        aq_plan_close(&plan);
+        return status;
+    }
+    aq_plan_close(&engine->plan);
+    engine->plan = plan;
+    return AQ_OK;
+}
+
+static aq_status place(aq_engine *engine) {
+    AQ_TRY(aq_engine_place(engine));
+    return aq_engine_place_projection(engine);
+}
+
 aq_status aq_engine_open(const aq_engine_options *options, aq_comm *comm, aq_engine **out) {
     *out = NULL;
     aq_engine *engine = calloc(1, sizeof *engine);
@@ -176,7 +221,11 @@ aq_status aq_engine_open(const aq_engine_options *options, aq_comm *comm, aq_eng
     }
     status = aq_comm_agree(comm, status);
     if (status == AQ_OK) status = check_same_model(engine, options);
-    if (status == AQ_OK) aq_engine_load(engine, options);
+    if (status == AQ_OK) status = aq_comm_agree(comm, aq_shard_open(engine, options->n_tp));
+    if (status == AQ_OK && options->before_load)
+        status = aq_comm_agree(comm, options->before_load(options->check_arg, engine));
+    if (status == AQ_OK && !options->unread) aq_engine_load(engine, options);
+    if (status == AQ_OK) status = aq_comm_agree(comm, place(engine));
     if (status != AQ_OK) {
         aq_engine_close(engine);
         return status;
@@ -187,15 +236,19 @@ aq_status aq_engine_open(const aq_engine_options *options, aq_comm *comm, aq_eng
 
 void aq_engine_close(aq_engine *engine) {
     if (!engine) return;
+    aq_engine_unplace(engine);
+    aq_shard_close(engine);
     if (engine->be) engine->be->ops->close(engine->be);
     aq_projection_free(&engine->projection);
     aq_model_weights_close(&engine->weights);
     aq_model_file_close(engine->file);
+    aq_plan_close(&engine->plan);
     free(engine);
 }
 
 aq_engine_info aq_engine_describe(const aq_engine *engine) {
     const aq_model_config *config = &engine->config;
+    const aq_share_bytes kept = aq_model_share_bytes(&engine->weights, config, engine->shard.share);
     return (aq_engine_info){
         .arch = config->arch,
         .name = config->name,
@@ -211,20 +264,42 @@ aq_engine_info aq_engine_describe(const aq_engine *engine) {
         .window = config->window,
         .n_ctx_model = config->n_ctx,
         .weights_bytes = engine->weights.bytes,
+        .kept_weights_bytes = kept.cut + kept.whole,
+        .n_tp = engine->shard.share.n,
         .n_rank = aq_comm_size(engine->comm),
         .n_thread = engine->n_thread,
+        .device = engine->device,
         .basis = engine->projection.pq ? aq_basis_name(engine->projection.basis) : NULL,
         .projection_is_set = engine->projection_is_set,
     };
 }
 
-void aq_engine_logits(aq_engine *engine, const float *hidden, int64_t n, float *logits) {
-    const aq_weight *output = &engine->weights.output;
-    engine->be->ops->matmul(engine->be, &(aq_matmul_args){.w = output->data,
-                                                          .dtype = output->dtype,
-                                                          .n_out = output->n_out,
-                                                          .n_in = output->n_in,
-                                                          .n_tok = n,
-                                                          .x = hidden,
-                                                          .y = logits});
+aq_status aq_engine_logits_of(const aq_engine *engine, const float *x, int64_t n, float *logits) {
+    const aq_weight *output = &engine->output;
+    aq_backend *be = engine->be;
+    float *there = be->host_memory ? logits : engine->row_logits;
+    be->ops->matmul(be, &(aq_matmul_args){.w = output->data,
+                                          .dtype = output->dtype,
+                                          .n_out = output->n_out,
+                                          .n_in = output->n_in,
+                                          .n_tok = n,
+                                          .x = x,
+                                          .y = there});
+    if (there != logits)
+        be->ops->download(be, logits, there, (size_t)(n * output->n_out) * sizeof *logits);
+    return be->ops->sync(be);
+}
+
+aq_status aq_engine_logits(aq_engine *engine, const float *hidden, int64_t n, float *logits) {
+    const int64_t d_model = engine->config.d_model, n_out = engine->output.n_out;
+    aq_backend *be = engine->be;
+    if (be->host_memory) return aq_engine_logits_of(engine, hidden, n, logits);
+    for (int64_t done = 0; done < n; done += AQ_ENGINE_LOGIT_ROWS) {
+        const int64_t left = n - done,
+                      n_row = left < AQ_ENGINE_LOGIT_ROWS ? left : AQ_ENGINE_LOGIT_ROWS;
+        be->ops->upload(be, engine->rows, hidden + done * d_model,
+                        (size_t)(n_row * d_model) * sizeof *hidden);
+        AQ_TRY(aq_engine_logits_of(engine, engine->rows, n_row, logits + done * n_out));
+    }
+    return AQ_OK;
 }

@@ -1,5 +1,6 @@
 #include "src/engine/forward.h"
 
+#include "comm/heartbeat.h"
 #include "src/base/clock.h"
 #include "src/engine/apply.h"
 
@@ -7,23 +8,21 @@
 static void embed(const aq_session *session) {
     const aq_engine *engine = session->engine;
     const aq_model_config *config = &engine->config;
-    const aq_weight *tables[] = {&engine->weights.embed, &engine->weights.pos_embed};
+    const aq_weight *tables[] = {&engine->placed.embed, &engine->placed.pos_embed};
     const aq_step *step = &session->step;
     aq_backend *be = engine->be;
     aq_embed_args args = {.table = tables[0]->data,
                           .dtype = tables[0]->dtype,
                           .d_model = config->d_model,
                           .n_tok = step->n_tok,
-                          .ids = step->ids,
+                          .ids = aq_step_there(step, step->ids),
                           .scale = config->embed_scale,
                           .out = step->x};
     be->ops->embed(be, &args);
     if (!tables[1]->data) return;
-    for (int64_t t = 0; t < step->n_tok; t++)
-        step->pos_row[t] = (int32_t)(step->pos[t] + config->n_pos_offset);
     args.table = tables[1]->data;
     args.dtype = tables[1]->dtype;
-    args.ids = step->pos_row;
+    args.ids = aq_step_there(step, step->pos_row);
     args.scale = 1.0f;
     args.accumulate = true;
     be->ops->embed(be, &args);
@@ -31,7 +30,8 @@ static void embed(const aq_session *session) {
 
 static void fill_rope(const aq_session *session, const aq_rope_table *rope, float *table) {
     const aq_engine *engine = session->engine;
-    engine->be->ops->rope_table(engine->be, &(aq_rope_table_args){.pos = session->step.pos,
+    const int64_t *pos = aq_step_there(&session->step, session->step.pos);
+    engine->be->ops->rope_table(engine->be, &(aq_rope_table_args){.pos = pos,
                                                                   .inv_freq = rope->inv_freq,
                                                                   .scale = rope->attn_factor,
                                                                   .n_tok = session->step.n_tok,
@@ -48,6 +48,15 @@ static void prepare(const aq_session *session) {
     if (config->two_ropes) fill_rope(session, &session->rope_local, step->rope_local);
 }
 
+/* Learned positions are rows of a table. */
+static void place_in_table(const aq_session *session) {
+    const aq_engine *engine = session->engine;
+    const aq_step *step = &session->step;
+    if (!engine->placed.pos_embed.data) return;
+    for (int64_t t = 0; t < step->n_tok; t++)
+        step->pos_row[t] = (int32_t)(step->pos[t] + engine->config.n_pos_offset);
+}
+
 /* A token's place in the rings is asked for on its owner alone: others may have no such tile. */
 static void place_in_rings(const aq_session *session) {
     const aq_step *step = &session->step;
@@ -60,16 +69,22 @@ static void place_in_rings(const aq_session *session) {
 
 aq_status aq_forward(aq_session *session, aq_attend_way way, const aq_hooks *hooks) {
     const int64_t start_ns = aq_clock_ns();
-    prepare(session);
+    place_in_table(session);
     place_in_rings(session);
+    aq_step_send(session->engine->be, &session->step);
+    prepare(session);
     aq_session_lap(&session->stats.other_ns, start_ns);
-    for (int layer = 0; layer < session->engine->config.n_layer; layer++)
+    const aq_phase phase = way == AQ_ATTEND_VISITING ? AQ_PHASE_PREFILL : AQ_PHASE_DECODE;
+    for (int layer = 0; layer < session->engine->config.n_layer; layer++) {
+        aq_heartbeat_note(phase, layer, session->n_tok);
         AQ_TRY(aq_layer_forward(session, layer, way, hooks));
+    }
+    aq_traffic_finish(session, way);
     return AQ_OK;
 }
 
 void aq_forward_norm(const aq_session *session, const float *x, int64_t n, float *out) {
-    aq_apply_norm(session->engine, &session->engine->weights.output_norm, x, n, out, false);
+    aq_apply_norm(session->engine, &session->engine->placed.output_norm, x, n, out, false);
 }
 
 aq_status aq_forward_check(const aq_session *session, const int32_t *ids, int64_t n) {

@@ -6,30 +6,41 @@ static int64_t min(int64_t a, int64_t b) {
 
 /* Tokens of a text of n_ctx that this rank keeps: all if all ranks together may keep all. */
 static int64_t share_of(const aq_plan *plan, int64_t n_keep, int64_t n_ctx) {
-    const int64_t even = (n_keep + plan->n_rank - 1) / plan->n_rank;
-    const int64_t first = aq_plan_tokens(plan, plan->rank, n_keep);
+    const int64_t weight = aq_plan_weight(plan, plan->rank);
     if (n_keep >= n_ctx) return n_ctx;
+    const int64_t even = (n_keep * weight + plan->n_period - 1) / plan->n_period;
+    const int64_t first = aq_plan_tokens(plan, plan->rank, n_keep);
     return first > even ? first : even;
 }
 
 int64_t aq_h2o_tiles(const aq_plan *plan, int64_t n_keep, int64_t n_step, int64_t n_ctx) {
-    const int64_t n_slot = share_of(plan, n_keep, n_ctx) + aq_plan_most_owned(plan, n_step);
+    const int64_t n_slot =
+        share_of(plan, n_keep, n_ctx) + aq_plan_most_owned(plan, plan->rank, n_step);
     return min((n_slot + AQ_TILE - 1) / AQ_TILE, aq_plan_tiles(plan, plan->rank, n_ctx));
 }
 
-/* Zeroed memory for n elements. */
-static aq_status alloc(aq_backend *be, int64_t n, size_t bytes, void *out) {
-    return be->ops->alloc(be, (size_t)n * bytes, out);
+int64_t aq_h2o_bytes(const aq_plan *plan, int n_layer, int64_t n_keep, int64_t n_step,
+                     int64_t n_ctx) {
+    const int64_t n_tile = n_layer * aq_h2o_tiles(plan, n_keep, n_step, n_ctx);
+    const int64_t word = sizeof(int64_t), tile = AQ_TILE * (word + (int64_t)sizeof(float)) + word;
+    return n_tile * tile + 2 * aq_plan_most_owned(plan, plan->rank, n_step) * word;
 }
 
-static aq_status alloc_all(aq_h2o *h2o) {
-    const int64_t n_tile = h2o->n_layer * h2o->n_tile;
+static aq_status open_twins(aq_h2o *h2o) {
+    const size_t n_tile = (size_t)(h2o->n_layer * h2o->n_tile), n_step = (size_t)h2o->n_step;
+    const size_t word = sizeof(int64_t);
     aq_backend *be = h2o->be;
-    AQ_TRY(alloc(be, n_tile * AQ_TILE, sizeof *h2o->slot_pos, &h2o->slot_pos));
-    AQ_TRY(alloc(be, n_tile, sizeof *h2o->tile_pos, &h2o->tile_pos));
-    AQ_TRY(alloc(be, n_tile * AQ_TILE, sizeof *h2o->acc, &h2o->acc));
-    AQ_TRY(alloc(be, h2o->n_step, sizeof *h2o->slot, &h2o->slot));
-    return alloc(be, h2o->n_step, sizeof *h2o->work, &h2o->work);
+    AQ_TRY(aq_twin_open(be, n_tile * AQ_TILE * word, &h2o->slot_pos_twin));
+    AQ_TRY(aq_twin_open(be, n_tile * word, &h2o->tile_pos_twin));
+    AQ_TRY(aq_twin_open(be, n_tile * AQ_TILE * sizeof *h2o->acc, &h2o->acc_twin));
+    AQ_TRY(aq_twin_open(be, n_step * word, &h2o->slot_twin));
+    AQ_TRY(aq_twin_open(be, n_step * word, &h2o->work_twin));
+    h2o->slot_pos = (int64_t *)h2o->slot_pos_twin.host;
+    h2o->tile_pos = (int64_t *)h2o->tile_pos_twin.host;
+    h2o->acc = (float *)h2o->acc_twin.host;
+    h2o->slot = (int64_t *)h2o->slot_twin.host;
+    h2o->work = (int64_t *)h2o->work_twin.host;
+    return AQ_OK;
 }
 
 aq_status aq_h2o_open(aq_backend *be, const aq_plan *plan, int n_layer, int64_t n_keep,
@@ -38,9 +49,9 @@ aq_status aq_h2o_open(aq_backend *be, const aq_plan *plan, int n_layer, int64_t 
                     .n_layer = n_layer,
                     .n_keep = share_of(plan, n_keep, n_ctx),
                     .n_recent = n_keep / 2,
-                    .n_step = aq_plan_most_owned(plan, n_step),
+                    .n_step = aq_plan_most_owned(plan, plan->rank, n_step),
                     .n_tile = aq_h2o_tiles(plan, n_keep, n_step, n_ctx)};
-    const aq_status status = alloc_all(out);
+    const aq_status status = open_twins(out);
     if (status == AQ_OK)
         aq_h2o_reset(out);
     else
@@ -49,9 +60,10 @@ aq_status aq_h2o_open(aq_backend *be, const aq_plan *plan, int n_layer, int64_t 
 }
 
 void aq_h2o_close(aq_h2o *h2o) {
-    void *const blocks[] = {h2o->slot_pos, h2o->tile_pos, h2o->acc, h2o->slot, h2o->work};
-    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
-        if (blocks[i]) h2o->be->ops->release(h2o->be, blocks[i]);
+    aq_twin *const twins[] = {&h2o->slot_pos_twin, &h2o->tile_pos_twin, &h2o->acc_twin,
+                              &h2o->slot_twin, &h2o->work_twin};
+    for (size_t i = 0; i < sizeof twins / sizeof twins[0]; i++)
+        if (h2o->be) aq_twin_close(h2o->be, twins[i]);
     *h2o = (aq_h2o){0};
 }
 
@@ -63,6 +75,11 @@ void aq_h2o_reset(aq_h2o *h2o) {
     }
     for (int64_t i = 0; i < n_tile; i++)
         h2o->tile_pos[i] = AQ_H2O_FREE;
+    for (int layer = 0; layer < h2o->n_layer; layer++) {
+        const aq_h2o_layer directory = aq_h2o_at(h2o, layer);
+        aq_h2o_push_places(h2o, &directory);
+        aq_h2o_push_acc(h2o, &directory);
+    }
 }
 
 aq_h2o_layer aq_h2o_at(const aq_h2o *h2o, int layer) {
@@ -71,6 +88,24 @@ aq_h2o_layer aq_h2o_at(const aq_h2o *h2o, int layer) {
                           .slot_pos = h2o->slot_pos + tile * AQ_TILE,
                           .tile_pos = h2o->tile_pos + tile,
                           .acc = h2o->acc + tile * AQ_TILE};
+}
+
+static size_t slots_of(const aq_h2o_layer *layer) {
+    return (size_t)layer->n_tile * AQ_TILE;
+}
+
+void aq_h2o_push_places(const aq_h2o *h2o, const aq_h2o_layer *layer) {
+    const size_t word = sizeof(int64_t);
+    aq_twin_push(h2o->be, &h2o->slot_pos_twin, layer->slot_pos, slots_of(layer) * word);
+    aq_twin_push(h2o->be, &h2o->tile_pos_twin, layer->tile_pos, (size_t)layer->n_tile * word);
+}
+
+void aq_h2o_push_acc(const aq_h2o *h2o, const aq_h2o_layer *layer) {
+    aq_twin_push(h2o->be, &h2o->acc_twin, layer->acc, slots_of(layer) * sizeof *layer->acc);
+}
+
+void aq_h2o_pull_acc(const aq_h2o *h2o, const aq_h2o_layer *layer) {
+    aq_twin_pull(h2o->be, &h2o->acc_twin, layer->acc, slots_of(layer) * sizeof *layer->acc);
 }
 
 void aq_h2o_place(const aq_h2o_layer *layer, const int64_t *pos, int64_t n_tok, int64_t *slot) {

@@ -11,7 +11,7 @@ static aq_kv_pool measure_pool(const aq_kv_view *view, int n_layer, int64_t n_ti
     pool.key_bytes = view->n_kv_head * aq_kv_key_bytes(view);
     pool.value_bytes = view->n_kv_head * aq_kv_value_bytes(view);
     pool.selector_bytes = view->n_kv_head * aq_kv_selector_bytes(view);
-    if (aq_kv_has_open_tile(view) && !by_slot) {
+    if (aq_kv_has_open_tile(view) && !by_slot && n_tile > 0) {
         pool.open_key_n = (int64_t)view->n_kv_head * AQ_TILE * view->n_col;
         pool.open_value_n = (int64_t)view->n_kv_head * AQ_TILE * view->d_head;
     }
@@ -42,10 +42,12 @@ static aq_status alloc_all(aq_kvcache *cache) {
     AQ_TRY(alloc_pool(cache->be, &cache->full));
     AQ_TRY(alloc_pool(cache->be, &cache->windowed));
     cache->place = calloc((size_t)cache->shape.n_layer, sizeof *cache->place);
-    cache->tile_pos = calloc((size_t)cache->n_tile + 1, sizeof *cache->tile_pos);
-    cache->tile_at = calloc((size_t)cache->n_tile + 1, sizeof *cache->tile_at);
-    if (cache->place && cache->tile_pos && cache->tile_at) return AQ_OK;
-    return aq_fail(AQ_ERR_MEMORY, "no memory for the cache's directory");
+    if (!cache->place) return aq_fail(AQ_ERR_MEMORY, "no memory for the cache's directory");
+    const size_t bytes = (size_t)aq_kvcache_directory_bytes(cache);
+    AQ_TRY(aq_twin_open(cache->be, bytes, &cache->directory));
+    cache->tile_pos = (int64_t *)cache->directory.host;
+    cache->tile_at = cache->tile_pos + cache->n_tile + 1;
+    return AQ_OK;
 }
 
 static bool is_windowed(const aq_kvcache *cache, int layer) {
@@ -60,6 +62,7 @@ static void fill_directories(aq_kvcache *cache) {
         cache->tile_pos[j] = aq_plan_tile_pos(&cache->plan, j);
         cache->tile_at[j] = cache->windowed.n_tile_max > 0 ? j % cache->windowed.n_tile_max : j;
     }
+    aq_twin_push(cache->be, &cache->directory, cache->tile_pos, cache->directory.bytes);
 }
 
 static double mib(const aq_kv_pool *pool) {
@@ -67,23 +70,50 @@ static double mib(const aq_kv_pool *pool) {
     return (double)pool->n_layer * (double)pool->n_tile_max * (double)tile_bytes / 1048576.0;
 }
 
-aq_status aq_kvcache_open(aq_backend *be, const aq_kvcache_shape *shape, const aq_plan *plan,
-                          aq_kvcache *out) {
+/* Tokens of context whose part on this rank a cache of these pools, which has just been given up,
+ * could have held. */
+static int64_t tokens_that_fit(const aq_kvcache *cache, size_t room) {
+    const aq_kv_pool *full = &cache->full, *windowed = &cache->windowed;
+    const int64_t tile_bytes = full->key_bytes + full->value_bytes + full->selector_bytes;
+    const double fixed = mib(windowed) * 1048576.0;
+    const double n_tile = ((double)room - fixed) / ((double)full->n_layer * (double)tile_bytes);
+    return n_tile > 0 ? aq_plan_tile_pos(&cache->plan, (int64_t)n_tile) : 0;
+}
+
+static aq_status refuse(aq_backend *be, const aq_kvcache *cache) {
+    const size_t room = be->ops->room(be);
+    const double asked = mib(&cache->full) + mib(&cache->windowed);
+    if (room == 0 || cache->full.n_tile_max == 0)
+        return aq_fail(AQ_ERR_MEMORY,
+                       "no memory for %.1f MiB of cache; use more ranks or a shorter context (-c)",
+                       asked);
+    return aq_fail(AQ_ERR_MEMORY,
+                   "no memory for %.1f MiB of cache: %.1f MiB are free, which hold about %lld "
+                   "tokens; use more ranks or a shorter context (-c)",
+                   asked, (double)room / 1048576.0, (long long)tokens_that_fit(cache, room));
+}
+
+void aq_kvcache_measure(const aq_kvcache_shape *shape, const aq_plan *plan, aq_kvcache *out) {
     const int n_windowed = aq_layer_set_count(&shape->windowed_layers);
-    *out = (aq_kvcache){.be = be, .plan = *plan, .shape = *shape};
+    *out = (aq_kvcache){.plan = *plan, .shape = *shape};
     out->n_tile = aq_plan_tiles(plan, plan->rank, shape->n_ctx);
     out->full = measure_pool(&shape->full, shape->n_layer - n_windowed,
                              shape->by_slot ? shape->n_slot_tile : out->n_tile, shape->by_slot);
     /* The first query of a step looks back furthest, and the step's last token is already there. */
     const int64_t n_kept = min(shape->window, shape->n_ctx) - 1 + shape->n_step_max;
-    out->windowed = measure_pool(&shape->windowed, n_windowed,
-                                 min(out->n_tile, aq_plan_most_tiles(plan, n_kept)), false);
+    out->windowed =
+        measure_pool(&shape->windowed, n_windowed,
+                     min(out->n_tile, aq_plan_most_tiles(plan, plan->rank, n_kept)), false);
+}
+
+aq_status aq_kvcache_open(aq_backend *be, const aq_kvcache_shape *shape, const aq_plan *plan,
+                          aq_kvcache *out) {
+    aq_kvcache_measure(shape, plan, out);
+    out->be = be;
     if (alloc_all(out) != AQ_OK) {
-        const double asked = mib(&out->full) + mib(&out->windowed);
+        const aq_kvcache asked = *out;
         aq_kvcache_close(out);
-        return aq_fail(AQ_ERR_MEMORY,
-                       "no memory for %.1f MiB of cache; use more ranks or a shorter context (-c)",
-                       asked);
+        return refuse(be, &asked);
     }
     fill_directories(out);
     return AQ_OK;
@@ -100,8 +130,7 @@ void aq_kvcache_close(aq_kvcache *cache) {
     free_pool(cache->be, &cache->full);
     free_pool(cache->be, &cache->windowed);
     free(cache->place);
-    free(cache->tile_pos);
-    free(cache->tile_at);
+    if (cache->be) aq_twin_close(cache->be, &cache->directory);
     *cache = (aq_kvcache){0};
 }
 
@@ -161,4 +190,8 @@ aq_kv_bytes aq_kvcache_capacity(const aq_kvcache *cache) {
 int64_t aq_kvcache_open_bytes(const aq_kvcache *cache) {
     const aq_kv_pool *pool = &cache->full; /* rings have none */
     return pool->n_layer * (pool->open_key_n + pool->open_value_n) * (int64_t)sizeof(float);
+}
+
+int64_t aq_kvcache_directory_bytes(const aq_kvcache *cache) {
+    return 2 * (cache->n_tile + 1) * (int64_t)sizeof *cache->tile_pos;
 }

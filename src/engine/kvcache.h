@@ -8,6 +8,7 @@
 
 #include "kernels/backend.h"
 #include "src/engine/plan.h"
+#include "src/engine/twin.h"
 #include "src/model/model_config.h"
 
 /* What is kept, before there is memory for it. */
@@ -42,17 +43,22 @@ typedef struct {
 
 typedef struct {
     aq_backend *be; /* borrowed; the memory is its */
-    aq_plan plan;
+    aq_plan plan;   /* a copy: its owner must outlive the cache */
     aq_kvcache_shape shape;
     aq_kv_pool full, windowed;
     int *place;        /* [n_layer] of a layer among those of its kind; host memory, as all below */
     int64_t n_tile;    /* this rank's tiles of n_ctx tokens */
     int64_t *tile_pos; /* [n_tile] first position of each */
     int64_t *tile_at;  /* [n_tile] its place in the ring of a windowed layer */
+    aq_twin directory; /* tile_pos and tile_at, whole from the beginning */
 } aq_kvcache;
 
+/* The sizes of such a cache, without memory: for aq_kvcache_capacity, aq_kvcache_open_bytes and
+ * aq_kvcache_directory_bytes alone. It is not closed. Local. */
+void aq_kvcache_measure(const aq_kvcache_shape *shape, const aq_plan *plan, aq_kvcache *out);
+
 /* Allocates room for this rank's tiles. The caller closes it. AQ_ERR_MEMORY names the bytes asked
- * for. Local. */
+ * for and, if the backend knows its room, the tokens that would fit. Local. */
 aq_status aq_kvcache_open(aq_backend *be, const aq_kvcache_shape *shape, const aq_plan *plan,
                           aq_kvcache *out);
 
@@ -63,7 +69,8 @@ void aq_kvcache_close(aq_kvcache *cache);
  */
 aq_kv_view aq_kvcache_layer(const aq_kvcache *cache, int layer, int64_t end);
 
-/* Tiles of a layer, in rising order of position, as attn_partial takes them. */
+/* Tiles of a layer, in rising order of position. As attn_partial takes them, once the pointers are
+ * those of the backend (aq_session_tiles). */
 typedef struct {
     const int64_t *pos; /* [n] */
     const int64_t *at;  /* [n], or NULL: tile j at place j */
@@ -72,7 +79,7 @@ typedef struct {
 } aq_kv_tiles;
 
 /* The tiles that queries at positions `first` .. end - 1 may see, unless the layer is filled slot
- * by slot. Local. */
+ * by slot; on the host. Local. */
 aq_kv_tiles aq_kvcache_tiles(const aq_kvcache *cache, int layer, int64_t first, int64_t end);
 
 /* Where a slot of the plan (aq_plan_slot) lies in the rings of windowed layers. Local. */
@@ -87,5 +94,8 @@ typedef struct {
 aq_kv_bytes aq_kvcache_held(const aq_kvcache *cache, int64_t n_tok);
 aq_kv_bytes aq_kvcache_capacity(const aq_kvcache *cache);
 int64_t aq_kvcache_open_bytes(const aq_kvcache *cache);
+
+/* Bytes of the directory of tiles. Local. */
+int64_t aq_kvcache_directory_bytes(const aq_kvcache *cache);
 
 #endif

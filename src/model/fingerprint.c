@@ -126,3 +126,7 @@ void aq_model_fingerprint(const aq_model_config *config, const aq_model_weights 
     XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
     memcpy(out, canonical.digest, AQ_FINGERPRINT_BYTES);
 }
+
+uint64_t aq_bytes_fingerprint(const void *data, size_t bytes) {
+    return XXH3_64bits(data, bytes);
+}

@@ -1,6 +1,9 @@
-/* The number that binds a projection to a model. */
+/* The number that binds a projection to a model, and one of any bytes. */
 #ifndef AQ_MODEL_FINGERPRINT_H
 #define AQ_MODEL_FINGERPRINT_H
+
+#include <stddef.h>
+#include <stdint.h>
 
 #include "src/model/model_weights.h"
 
@@ -20,5 +23,8 @@
  * Weights are left out: the file formats of one model round them differently. Local. */
 void aq_model_fingerprint(const aq_model_config *config, const aq_model_weights *weights,
                           uint8_t out[AQ_FINGERPRINT_BYTES]);
+
+/* XXH3-64 of data[bytes]; NULL is allowed with 0 bytes. Local. */
+uint64_t aq_bytes_fingerprint(const void *data, size_t bytes);
 
 #endif

@@ -11,14 +11,16 @@
 #include "src/model/json.h"
 #include "src/model/name_index.h"
 #include "src/model/safetensors.h"
+#include "src/model/synth.h"
 
 struct aq_model_file {
     char *path;
     aq_gguf *gguf; /* NULL: a folder */
-    char *config;  /* text of config.json */
+    char *config;  /* text of config.json; NULL for GGUF */
     size_t config_bytes;
     aq_safetensors **shards; /* [n_shard] */
     int64_t n_shard;
+    aq_synth *synth;    /* NULL unless it is made */
     aq_tensor *tensors; /* [n_tensor] of all files */
     int64_t n_tensor;
     aq_name_index by_name;
@@ -97,6 +99,19 @@ static aq_status take_shards(aq_model_file *file) {
     for (int64_t s = 0; s < file->n_shard; s++)
         for (int64_t i = 0; i < aq_safetensors_count(file->shards[s]); i++)
             file->tensors[at++] = *aq_safetensors_at(file->shards[s], i);
+    return index_tensors(file);
+}
+
+static aq_status take_synth(aq_model_file *file) {
+    file->n_tensor = aq_synth_count(file->synth);
+    file->tensors = calloc((size_t)file->n_tensor + 1, sizeof *file->tensors);
+    file->config = strdup(aq_synth_config(file->synth));
+    if (!file->tensors || !file->config) return no_memory(file->path);
+    file->config_bytes = strlen(file->config);
+    for (int64_t i = 0; i < file->n_tensor; i++) {
+        file->tensors[i] = *aq_synth_at(file->synth, i);
+        file->tensors[i].path = file->path;
+    }
     return index_tensors(file);
 }
 
@@ -213,7 +228,10 @@ aq_status aq_model_file_open(const char *path, aq_model_file **out) {
     struct stat st;
     AQ_TRY(make(path, &file));
     aq_status status;
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+    if (aq_synth_is_name(path)) {
+        status = aq_synth_open(path, &file->synth);
+        if (status == AQ_OK) status = take_synth(file);
+    } else if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
         status = open_folder(file);
     } else {
         status = aq_gguf_open(path, &file->gguf);
@@ -255,6 +273,7 @@ void aq_model_file_close(aq_model_file *file) {
     for (int64_t i = 0; i < file->n_shard; i++)
         aq_safetensors_close(file->shards[i]);
     aq_gguf_close(file->gguf);
+    aq_synth_close(file->synth);
     aq_name_index_close(&file->by_name);
     free(file->shards);
     free(file->tensors);
@@ -275,13 +294,17 @@ const aq_gguf *aq_model_file_gguf(const aq_model_file *file) {
     return file->gguf;
 }
 
+const aq_synth *aq_model_file_synth(const aq_model_file *file) {
+    return file->synth;
+}
+
 const char *aq_model_file_config(const aq_model_file *file, size_t *bytes) {
     *bytes = file->config_bytes;
     return file->config;
 }
 
 char *aq_model_file_beside(const aq_model_file *file, const char *name) {
-    char *path = file->gguf ? NULL : join(file->path, name);
+    char *path = file->gguf || file->synth ? NULL : join(file->path, name);
     if (path && access(path, F_OK) == 0) return path;
     free(path);
     return NULL;

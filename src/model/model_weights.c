@@ -280,6 +280,7 @@ static aq_status load_for_good(aq_loader *ld, aq_model_weights *out) {
                        aq_model_file_path(ld->file), bytes);
     ld->arena = aq_arena_over(memory, bytes);
     out->owned = memory;
+    out->owned_bytes = (int64_t)bytes;
     AQ_TRY(load_all(ld, out));
     aq_model_fingerprint(ld->config, out, out->fingerprint);
     return AQ_OK;

@@ -69,7 +69,8 @@ typedef struct {
     /* What a projection is bound to: the family, shapes, rope and every norm vector (rounded to
      * bf16), so that the same model in another file format or quantisation has the same one. */
     uint8_t fingerprint[AQ_FINGERPRINT_BYTES];
-    void *owned; /* memory of what was copied */
+    void *owned;         /* memory of what was copied */
+    int64_t owned_bytes; /* of it */
 } aq_model_weights;
 
 /* Finds and checks all tensors; the file must stay open while the weights are used. The caller

@@ -227,7 +227,13 @@ aq_status aq_tokenizer_open_folder(const char *path, aq_tokenizer **out) {
 
 aq_status aq_tokenizer_open_model(const aq_model_file *file, aq_tokenizer **out) {
     const aq_gguf *gguf = aq_model_file_gguf(file);
+    *out = NULL;
     if (gguf) return aq_tokenizer_open(gguf, out);
+    if (aq_model_file_synth(file))
+        return aq_fail(AQ_ERR_UNSUPPORTED,
+                       "%s is made and has no tokeniser; it serves aqua-dist-bench decode and "
+                       "prefill, and plan",
+                       aq_model_file_path(file));
     return aq_tokenizer_open_folder(aq_model_file_path(file), out);
 }
 

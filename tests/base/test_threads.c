@@ -165,6 +165,24 @@ static void parts_cover_all_items_evenly(void) {
     }
 }
 
+static void runs_stay_together(void) {
+    static const int64_t lengths[] = {0, 1, 15, 16, 17, 33, 1000};
+    for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++)
+        for (int64_t align = 1; align <= 16; align *= 4)
+            for (int n_thread = 1; n_thread <= 5; n_thread++) {
+                int64_t next = 0;
+                for (int thread = 0; thread < n_thread; thread++) {
+                    int64_t begin = -1, end = -1;
+                    aq_threads_part_of(lengths[l], align, thread, n_thread, &begin, &end);
+                    CU_ASSERT_EQUAL(begin, next);
+                    CU_ASSERT_EQUAL(begin % align, 0);
+                    CU_ASSERT_TRUE(end >= begin);
+                    next = end;
+                }
+                CU_ASSERT_EQUAL(next, lengths[l]);
+            }
+}
+
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "quick tasks lose nothing", quick_tasks_lose_nothing);
     CU_add_test(suite, "sleeping members wake", sleeping_members_wake);
@@ -173,4 +191,5 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "members meet inside a task", members_meet_inside_a_task);
     CU_add_test(suite, "sizes are checked", sizes_are_checked);
     CU_add_test(suite, "parts cover all items evenly", parts_cover_all_items_evenly);
+    CU_add_test(suite, "runs stay together", runs_stay_together);
 }

@@ -106,6 +106,7 @@ static float *recoded_with(aq_engine *engine, const aq_session_options *options,
     const size_t n = (size_t)(right->n_layer * right->n_kv_head * right->d_head * right->d_head);
     memcpy(engine->projection.pq, right->pq, n * sizeof(float));
     memcpy(engine->projection.pk, right->pk, n * sizeof(float));
+    aq_test_ok(aq_engine_place_projection(engine));
     if (session) logits = go_on(engine, session);
     aq_session_close(session);
     aq_session_close(staging);

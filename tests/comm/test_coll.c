@@ -73,6 +73,18 @@ static int64_t uneven(int which, int from) {
     return which == 1 && from == size() - 1 ? MAX_BLOCK : 0;
 }
 
+/* The same where each block lies in its place already. */
+static void gather_in_place(aq_coll *coll, const uint8_t *mine, const int64_t *bytes) {
+    uint8_t *all = fresh_blocks();
+    int64_t before = 0;
+    for (int r = 0; r < rank(); r++)
+        before += bytes[r];
+    memcpy(all + before, mine, (size_t)bytes[rank()]);
+    aq_test_ok(aq_coll_allgatherv(coll, all + before, bytes, all));
+    CU_ASSERT_TRUE(is_packed(all, bytes, 255));
+    free(all);
+}
+
 static void uneven_blocks_are_gathered(void) {
     uint8_t mine[MAX_BLOCK];
     aq_coll *coll = open_coll();
@@ -84,6 +96,7 @@ static void uneven_blocks_are_gathered(void) {
         fill(mine, rank(), 255, bytes[rank()]);
         aq_test_ok(aq_coll_allgatherv(coll, mine, bytes, all));
         CU_ASSERT_TRUE(is_packed(all, bytes, 255));
+        gather_in_place(coll, mine, bytes);
         free(all);
     }
     aq_coll_close(coll);
@@ -151,6 +164,61 @@ static void broadcasts_reach_everyone(void) {
     aq_coll_close(coll);
 }
 
+/* Rows that are joined: sums, and who is in them. A row that is cut or joined twice shows. */
+typedef struct {
+    uint32_t ranks, sum[6];
+} joined;
+
+static void join_sums(const void *from, void *into, int64_t n, int64_t row_bytes) {
+    const joined *a = from;
+    joined *b = into;
+    CU_ASSERT_EQUAL(row_bytes, sizeof(joined));
+    for (int64_t i = 0; i < n; i++) {
+        CU_ASSERT_EQUAL(a[i].ranks & b[i].ranks, 0);
+        b[i].ranks |= a[i].ranks;
+        for (int j = 0; j < 6; j++)
+            b[i].sum[j] += a[i].sum[j];
+    }
+}
+
+/* The smallest sum alone: rows of another size, by another function, in the same plane. */
+static void join_least(const void *from, void *into, int64_t n, int64_t row_bytes) {
+    const uint32_t *a = from;
+    uint32_t *b = into;
+    CU_ASSERT_EQUAL(row_bytes, sizeof *a);
+    for (int64_t i = 0; i < n; i++)
+        b[i] = a[i] < b[i] ? a[i] : b[i];
+}
+
+static void rows_are_joined(void) {
+    enum { N_ROW = 3001 }; /* more than MPI sends at once */
+    static const int64_t lengths[] = {0, 1, 9, N_ROW};
+    joined *rows = calloc(N_ROW, sizeof *rows);
+    aq_coll *coll = open_coll();
+    for (int l = 0; l < 4 && coll && rows; l++) {
+        int64_t n_wrong = 0;
+        for (int64_t i = 0; i < lengths[l]; i++) {
+            rows[i].ranks = (uint32_t)1 << rank();
+            for (int j = 0; j < 6; j++)
+                rows[i].sum[j] = (uint32_t)(i * 7 + j + rank() * 1000);
+        }
+        aq_test_ok(aq_coll_join_rows(coll, rows, lengths[l], sizeof *rows, join_sums));
+        for (int64_t i = 0; i < lengths[l]; i++) {
+            n_wrong += rows[i].ranks != ((uint32_t)1 << size()) - 1;
+            for (int64_t j = 0; j < 6; j++)
+                n_wrong += rows[i].sum[j] !=
+                           (uint32_t)((i * 7 + j) * size() + 1000 * size() * (size() - 1) / 2);
+        }
+        CU_ASSERT_EQUAL(n_wrong, 0);
+        uint32_t numbers[] = {(uint32_t)(50 - rank()), (uint32_t)rank()};
+        aq_test_ok(aq_coll_join_rows(coll, numbers, 2, sizeof *numbers, join_least));
+        CU_ASSERT_EQUAL(numbers[0], 51 - size());
+        CU_ASSERT_EQUAL(numbers[1], 0);
+    }
+    aq_coll_close(coll);
+    free(rows);
+}
+
 /* What others must get of this rank's bytes, by hand, call after call. */
 static void sent_bytes_are_counted(void) {
     uint8_t data[100] = {0}, *all = fresh_blocks();
@@ -169,6 +237,12 @@ static void sent_bytes_are_counted(void) {
     aq_test_ok(aq_coll_bcast(coll, data, 100, 0));
     CU_ASSERT_EQUAL(aq_coll_bytes_sent(coll), expected += rank() == 0 ? 100 * (size() - 1) : 0);
     CU_ASSERT_EQUAL(aq_coll_call_count(coll), 4);
+    int64_t joined_bytes = -expected;
+    aq_test_ok(aq_coll_join_rows(coll, data, 5, 4, join_least));
+    joined_bytes += aq_coll_bytes_sent(coll);
+    aq_test_ok(aq_comm_sum_i64(aq_test_world(), &joined_bytes, 1));
+    CU_ASSERT_EQUAL(joined_bytes, 2 * 5 * 4 * (size() - 1));
+    CU_ASSERT_EQUAL(aq_coll_call_count(coll), 5);
     aq_coll_close(coll);
     free(all);
 }
@@ -184,6 +258,8 @@ static void messages_over_the_limit_are_refused(void) {
     aq_test_fails(aq_coll_allgatherv(coll, data, bytes, data), AQ_ERR_LIMIT, "2 GiB");
     aq_test_fails(aq_coll_alltoallv(coll, data, bytes, data, none), AQ_ERR_LIMIT, "2 GiB");
     aq_test_fails(aq_coll_alltoallv(coll, data, none, data, bytes), AQ_ERR_LIMIT, "2 GiB");
+    aq_test_fails(aq_coll_join_rows(coll, data, 1 << 20, 1 << 12, join_least), AQ_ERR_LIMIT,
+                  "2 GiB");
     aq_coll_close(coll);
 }
 
@@ -193,6 +269,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "every pair exchanges its block", every_pair_exchanges_its_block);
     CU_add_test(suite, "a misplaced block is noticed", a_misplaced_block_is_noticed);
     CU_add_test(suite, "broadcasts reach everyone", broadcasts_reach_everyone);
+    CU_add_test(suite, "rows are joined", rows_are_joined);
     CU_add_test(suite, "sent bytes are counted", sent_bytes_are_counted);
     CU_add_test(suite, "messages over the limit are refused", messages_over_the_limit_are_refused);
 }

@@ -155,6 +155,22 @@ static void leading_ranks_form_their_own(void) {
     }
 }
 
+/* Groups of every size that divides the ranks: neighbours, in order. */
+static void groups_are_of_neighbours(void) {
+    for (int n_rank = 1; n_rank <= size(); n_rank++) {
+        aq_comm *group = NULL;
+        if (size() % n_rank != 0) continue;
+        if (!aq_test_ok(aq_comm_open_group(aq_test_world(), n_rank, &group))) return;
+        int64_t sum = rank();
+        const int64_t first = rank() / n_rank * n_rank;
+        CU_ASSERT_EQUAL(aq_comm_rank(group), rank() - first);
+        CU_ASSERT_EQUAL(aq_comm_size(group), n_rank);
+        aq_test_ok(aq_comm_sum_i64(group, &sum, 1));
+        CU_ASSERT_EQUAL(sum, n_rank * first + n_rank * (n_rank - 1) / 2);
+        aq_comm_close(group);
+    }
+}
+
 static void each_rank_can_be_alone(void) {
     aq_comm *self = NULL;
     int64_t mine = rank();
@@ -175,5 +191,6 @@ void aq_test_register(CU_pSuite suite) {
                 gathered_numbers_stand_in_rank_order);
     CU_add_test(suite, "messages go from rank to rank", messages_go_from_rank_to_rank);
     CU_add_test(suite, "leading ranks form their own", leading_ranks_form_their_own);
+    CU_add_test(suite, "groups are of neighbours", groups_are_of_neighbours);
     CU_add_test(suite, "each rank can be alone", each_rank_can_be_alone);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "src/base/rng.h"
+#include "src/engine/device.h"
 #include "src/model/projection_file.h"
 #include "tests/support/mpi_world.h"
 #include "tests/support/suite.h"
@@ -62,9 +63,9 @@ void aq_case_projection(const char *model, char path[AQ_CASE_PATH_BYTES]) {
 }
 
 aq_engine *aq_case_engine(aq_comm *comm, const char *model, const char *projection) {
-    const aq_engine_options options = {
-        .model_path = model, .projection_path = projection, .n_thread = 2};
+    aq_engine_options options = {.model_path = model, .projection_path = projection, .n_thread = 2};
     aq_engine *engine = NULL;
+    aq_test_ok(aq_device_choose(getenv("AQUA_TEST_DEVICE"), comm, &options.device));
     aq_test_ok(aq_engine_open(&options, comm, &engine));
     return engine;
 }
@@ -92,8 +93,8 @@ static aq_status take_rows(void *arg, const int64_t *pos, const float *hidden, i
     row_sink *sink = arg;
     const int64_t d_model = aq_engine_describe(sink->engine).d_model;
     for (int64_t t = 0; t < n_tok; t++)
-        aq_engine_logits(sink->engine, hidden + t * d_model, 1,
-                         sink->logits + (pos[t] - sink->begin) * sink->n_vocab);
+        AQ_TRY(aq_engine_logits(sink->engine, hidden + t * d_model, 1,
+                                sink->logits + (pos[t] - sink->begin) * sink->n_vocab));
     sink->n_row += n_tok;
     return AQ_OK;
 }

@@ -28,7 +28,8 @@ void aq_case_projection(const char *model, char path[AQ_CASE_PATH_BYTES]);
 /* n ids of the tiny vocabulary; the same everywhere for the same seed. Local. */
 void aq_case_ids(uint64_t seed, int64_t n, int32_t *ids);
 
-/* An engine on `comm` with two threads a rank, or NULL after a failed expectation. */
+/* An engine on `comm` with two threads a rank, on the device that AQUA_TEST_DEVICE names, else on
+ * the processors; NULL after a failed expectation. */
 aq_engine *aq_case_engine(aq_comm *comm, const char *model, const char *projection);
 
 /* A dense session's options with an fp32 cache. Local. */

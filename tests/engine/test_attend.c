@@ -1,6 +1,7 @@
 /* Attention over ranks in the ways that do not read everything: with all mass asked for they are
  * dense; with less, the figures of what was read and held are right. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,6 +102,28 @@ static void mass_is_held(void) {
     CU_ASSERT_TRUE(stats.mass_sum / (double)stats.n_mass < 0.9); /* the check would see it */
 }
 
+/* What ranks leave out by the mass of all is about what one rank would: with fewer tokens than each
+ * takes for its own, the mass asked for is held. One rank has nobody to ask. */
+static void ranks_share_their_mass(void) {
+    const int n_rank = aq_comm_size(aq_test_world());
+    aq_session_stats own, shared;
+    aq_session_options options = select_options(0.9);
+    options.codes = (aq_code_layout){1, {{16, 8}}};
+    options.measure_mass = true;
+    distance(&options, &own);
+    options.mass_exchange = true;
+    CU_ASSERT_TRUE(distance(&options, &shared) < 0.5);
+    CU_ASSERT_TRUE(shared.mass_sum / (double)shared.n_mass > 0.9);
+    if (n_rank == 1) CU_ASSERT_EQUAL(shared.n_attended, own.n_attended);
+    if (n_rank > 1) CU_ASSERT_TRUE(shared.n_attended < own.n_attended);
+    printf("  attended: %.4f, each for its own %.4f; mass %.4f, %.4f\n",
+           (double)shared.n_attended / (double)shared.n_pair,
+           (double)own.n_attended / (double)own.n_pair, shared.mass_sum / (double)shared.n_mass,
+           own.mass_sum / (double)own.n_mass);
+    options.mass = 1;
+    CU_ASSERT_TRUE(distance(&options, &shared) < 1e-5);
+}
+
 /* With next to no mass asked for, what is attended to is the window, the sinks, and at most the one
  * heaviest token of each shard. */
 static void the_recent_window(void) {
@@ -120,6 +143,32 @@ static void the_recent_window(void) {
     options.n_recent = 0; /* forgotten: not within the bounds above */
     distance(&options, &stats);
     CU_ASSERT_TRUE(stats.n_attended < near && with_32 > 4 * stats.n_attended);
+}
+
+/* All pages are dense attention; half of them, of each rank's own, are half of what it sees, but
+ * for the pages in any case. Bounds of 8 bits: 2 * 16 / 8 bytes a token, and 4 bytes a column a
+ * tile. */
+static void whole_pages(void) {
+    aq_session_stats stats;
+    aq_session_options options = aq_case_options(N_TOK, 100);
+    options.attn = AQ_ATTN_PAGES;
+    options.n_page = 8;
+    options.page_share = 1;
+    CU_ASSERT_TRUE(distance(&options, &stats) < 1e-5);
+    CU_ASSERT_EQUAL(stats.n_attended, stats.n_pair);
+    CU_ASSERT_EQUAL(stats.n_pair, (int64_t)2 * 2 * N_TOK * (N_TOK + 1) / 2);
+    options.page_share = 0.5;
+    options.measure_mass = true;
+    const double half = distance(&options, &stats);
+    const double share = (double)stats.n_attended / (double)stats.n_pair;
+    CU_ASSERT_TRUE(half > 1e-4 && half < 1);
+    CU_ASSERT_TRUE(share > 0.49 && share < 0.6);
+    CU_ASSERT_TRUE(stats.mass_sum / (double)stats.n_mass > share + 0.05); /* better than chance */
+    const double selector = 2.0 * 16 / 8 + 4.0 * 16 / 64, token = 2 * 16 * 4;
+    const double moved = selector * (double)stats.n_pair + token * (double)stats.n_attended;
+    CU_ASSERT_DOUBLE_EQUAL((double)stats.n_byte_moved / moved, 1, 1e-3);
+    options.n_dense_layer = 2;
+    CU_ASSERT_TRUE(distance(&options, &stats) < 1e-5);
 }
 
 static void dense_prefill_selects_in_decode_only(void) {
@@ -167,7 +216,9 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "all mass is dense", all_mass_is_dense);
     CU_add_test(suite, "coded caches are near", coded_caches_are_near);
     CU_add_test(suite, "mass is held", mass_is_held);
+    CU_add_test(suite, "ranks share their mass", ranks_share_their_mass);
     CU_add_test(suite, "the recent window", the_recent_window);
+    CU_add_test(suite, "whole pages", whole_pages);
     CU_add_test(suite, "dense prefill selects in decode only",
                 dense_prefill_selects_in_decode_only);
     CU_add_test(suite, "bytes moved", bytes_moved);

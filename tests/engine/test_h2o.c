@@ -142,16 +142,25 @@ static int run_text(aq_backend *be, const aq_plan *plan, int64_t n_keep, int64_t
     return n_unlike;
 }
 
+/* The caller closes it. */
+static aq_plan open_plan(int n_rank, int rank, const int64_t *weights) {
+    aq_plan plan;
+    aq_test_ok(aq_plan_open(n_rank, rank, weights, &plan));
+    return plan;
+}
+
 static void the_least_attended_go(void) {
     static const int64_t keeps[] = {16, 64, 130, 400, 1000}, steps[] = {1, 20, 256};
+    static const int64_t uneven[] = {3, 1, 2, 0};
     aq_backend *be = open_backend();
     int n_found[NEWER_FIRST + 1] = {0};
     for (int n_rank = 1; be && n_rank <= 4; n_rank++)
         for (int i = 0; i < 15; i++)
             for (int bug = NO_BUG; bug <= NEWER_FIRST; bug++) {
-                const aq_plan plan = {n_rank, i % n_rank};
+                aq_plan plan = open_plan(n_rank, i % n_rank, i % 2 ? uneven : NULL);
                 const int64_t n_keep = keeps[i % 5] < 16 * n_rank ? 16 * n_rank : keeps[i % 5];
                 n_found[bug] += run_text(be, &plan, n_keep, steps[i / 5], i % 3, (planted_bug)bug);
+                aq_plan_close(&plan);
             }
     CU_ASSERT_EQUAL(n_found[NO_BUG], 0);
     for (int bug = NO_BUG + 1; bug <= NEWER_FIRST; bug++)
@@ -161,16 +170,25 @@ static void the_least_attended_go(void) {
 
 /* Room for the share and one step, whatever the length of the text; never more than the text. */
 static void room_is_bounded(void) {
-    const aq_plan two = {2, 1};
+    static const int64_t uneven[] = {3, 1, 0};
+    aq_plan two = open_plan(2, 1, NULL);
     CU_ASSERT_EQUAL(aq_h2o_tiles(&two, 1024, 256, 1 << 20), (512 + 192 + 63) / 64);
     CU_ASSERT_EQUAL(aq_h2o_tiles(&two, 1024, 1, 1 << 20), 9);
     CU_ASSERT_EQUAL(aq_h2o_tiles(&two, 1024, 256, 400), 3);
     CU_ASSERT_EQUAL(aq_h2o_tiles(&two, 1 << 30, 256, 400), 3);
+    aq_plan_close(&two);
+    /* A quarter of 1024 and the tiles of a step, which are 5 at most: 2 of this rank's; and none.
+     */
+    for (int rank = 1; rank < 3; rank++) {
+        aq_plan plan = open_plan(3, rank, uneven);
+        CU_ASSERT_EQUAL(aq_h2o_tiles(&plan, 1024, 256, 1 << 20), rank == 1 ? (256 + 128) / 64 : 0);
+        aq_plan_close(&plan);
+    }
 }
 
 /* A reset session starts with every slot free, the first one first. */
 static void reset_frees_all(void) {
-    const aq_plan plan = {1, 0};
+    aq_plan plan = open_plan(1, 0, NULL);
     const int64_t pos[] = {0, 1, 2};
     aq_backend *be = open_backend();
     aq_h2o h2o;
@@ -186,6 +204,7 @@ static void reset_frees_all(void) {
         check_directory(&layer);
     }
     aq_h2o_close(&h2o);
+    aq_plan_close(&plan);
     be->ops->close(be);
 }
 
@@ -234,13 +253,14 @@ static double distance(const aq_engine *engine, const aq_session_options *option
                        aq_oracle_bug bug, const float *logits) {
     double *expected = aq_case_doubles(N_TEXT * N_VOCAB), d;
     const bool projects = options->attn != AQ_ATTN_DENSE;
+    const aq_plan *plan = &engine->plan;
     const aq_oracle_attention attention = {
         .projection = projects ? &engine->projection : NULL,
         .n_col = 16,
         .n_dim = options->attn == AQ_ATTN_AQUA ? 12 : 16,
         .choice = AQ_ORACLE_ENERGY,
         .bug = bug,
-        .evict = {options->n_h2o, N_STEP, N_PREFILL, aq_comm_size(aq_test_world())}};
+        .evict = {options->n_h2o, N_STEP, N_PREFILL, plan->n_rank, plan->owner, plan->n_period}};
     int32_t ids[N_TEXT];
     aq_case_ids(5, N_TEXT, ids);
     if (aq_comm_rank(aq_test_world()) == 0) {
@@ -271,6 +291,25 @@ static void models_drop_what_the_oracle_drops(void) {
                right, local);
         free(logits);
     }
+    aq_engine_close(engine);
+}
+
+/* The same where ranks have unequal shares: the last one little, and of several the second none. */
+static void shares_may_be_unequal(void) {
+    static const int64_t splits[4][4] = {{1}, {3, 1}, {2, 0, 1}, {2, 0, 2, 1}};
+    const int n_rank = aq_comm_size(aq_test_world());
+    aq_engine *engine = open_engine();
+    if (!engine || n_rank > 4 || !aq_test_ok(aq_engine_set_split(engine, splits[n_rank - 1])))
+        return;
+    const aq_session_options options = h2o_options(AQ_ATTN_AQUA, 100);
+    float *logits = logits_of(engine, &options);
+    const double right = distance(engine, &options, AQ_ORACLE_RIGHT, logits);
+    CU_ASSERT_TRUE(right <= TOLERANCE);
+    aq_test_ok(aq_engine_set_split(engine, NULL)); /* planted: other shares than were run with */
+    const double equal = distance(engine, &options, AQ_ORACLE_RIGHT, logits);
+    CU_ASSERT_TRUE(n_rank == 1 || equal > 1e-3);
+    printf("  unequal shares: %.1e, of equal ones %.1e\n", right, equal);
+    free(logits);
     aq_engine_close(engine);
 }
 
@@ -425,6 +464,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "room is bounded", room_is_bounded);
     CU_add_test(suite, "reset frees all", reset_frees_all);
     CU_add_test(suite, "models drop what the oracle drops", models_drop_what_the_oracle_drops);
+    CU_add_test(suite, "shares may be unequal", shares_may_be_unequal);
     CU_add_test(suite, "keeping all is exact", keeping_all_is_exact);
     CU_add_test(suite, "codes follow the slots", codes_follow_the_slots);
     CU_add_test(suite, "memory is bounded", memory_is_bounded);

@@ -30,6 +30,12 @@ static void swap_layers(aq_projection *p) {
     swap(p->pk, p->pk + n, n);
 }
 
+static void plant_in(aq_engine *engine, plant_fn plant) {
+    if (!plant) return;
+    plant(&engine->projection);
+    aq_test_ok(aq_engine_place_projection(engine));
+}
+
 /* Distance between dense attention throughout and: dense for the first tokens, then a session with
  * these options, which are to be exact, that took them over. */
 static double distance(const aq_session_options *options, plant_fn plant) {
@@ -44,9 +50,9 @@ static double distance(const aq_session_options *options, plant_fn plant) {
     aq_session *session = from ? aq_case_session(engine, options) : NULL;
     aq_case_ids(5, N_TOK, ids);
     if (session && aq_test_ok(aq_session_prefill(from, ids, N_FIRST, NULL))) {
-        if (plant) plant(&engine->projection);
+        plant_in(engine, plant);
         aq_test_ok(aq_session_recode(session, from));
-        if (plant) plant(&engine->projection);
+        plant_in(engine, plant);
         CU_ASSERT_EQUAL(aq_session_length(session), N_FIRST);
         float first[N_VOCAB], same[N_VOCAB];
         aq_test_ok(aq_session_logits(from, first));

@@ -31,6 +31,7 @@ static void defaults(void) {
     CU_ASSERT_EQUAL(options.k_ratio, 0.75);
     CU_ASSERT_EQUAL(options.s_ratio, 1);
     CU_ASSERT_EQUAL(options.mass, 0.98);
+    CU_ASSERT_TRUE(options.n_page == 16 && options.page_share == 0.25);
 }
 
 static void shapes(void) {
@@ -53,6 +54,11 @@ static void shapes(void) {
     score = aq_score_full(&options, D_HEAD);
     CU_ASSERT_TRUE(score.n_col == D_HEAD && score.n_dim == D_HEAD);
     CU_ASSERT_TRUE(score.projects && score.selects && !score.prunes);
+    options.attn = AQ_ATTN_PAGES;
+    options.n_page = 8;
+    score = aq_score_full(&options, D_HEAD);
+    CU_ASSERT_TRUE(score.n_col == D_HEAD && score.n_dim == D_HEAD && score.n_page == 8);
+    CU_ASSERT_TRUE(!score.projects && score.selects && !score.prunes);
     score = aq_score_windowed(D_HEAD);
     CU_ASSERT_TRUE(score.n_col == D_HEAD && !score.projects && !score.selects);
 }
@@ -81,6 +87,30 @@ static void codes_of_the_selector(void) {
         aq_test_fails(aq_score_check(&engine, &bad), AQ_ERR_USAGE, part);                          \
     } while (0)
 
+static void no_pages(aq_backend *be, const aq_attn_pages_args *args) {
+    (void)be;
+    (void)args;
+}
+
+/* Which need no projection, and a backend that has them. */
+static void refusals_of_pages(void) {
+    aq_engine engine = make_engine();
+    aq_backend_ops ops = {0};
+    aq_backend be = {&ops, true};
+    engine.be = &be;
+    engine.projection.pq = NULL;
+    REFUSES("--page", .n_page = 12);
+    REFUSES("--page", .n_page = 128);
+    REFUSES("--page", .n_page = -1);
+    REFUSES("--attended", .page_share = 1.5);
+    REFUSES("--hybrid", .attn = AQ_ATTN_PAGES, .hybrid = true);
+    REFUSES("--h2o", .attn = AQ_ATTN_PAGES, .n_h2o = 100);
+    aq_session_options pages = {.n_ctx = 10, .attn = AQ_ATTN_PAGES, .n_page = 64};
+    aq_test_fails(aq_score_check(&engine, &pages), AQ_ERR_UNSUPPORTED, "CPU");
+    ops.attn_pages = no_pages;
+    aq_test_ok(aq_score_check(&engine, &pages));
+}
+
 static void refusals(void) {
     aq_engine engine = make_engine();
     aq_session_options longer = usual;
@@ -105,6 +135,11 @@ static void refusals(void) {
     REFUSES("0 to 8", .attn = AQ_ATTN_SELECT, .codes = {1, {{8, 2}}}, .n_dynamic = 9);
     REFUSES("0 to 32", .attn = AQ_ATTN_SELECT, .n_dynamic = 33); /* of the default */
     REFUSES("--selector-dynamic", .n_dynamic = -1);
+    aq_backend_ops ops = {0};
+    aq_backend be = {&ops, true};
+    engine.be = &be;
+    aq_session_options exchange = {.n_ctx = 10, .attn = AQ_ATTN_SELECT, .mass_exchange = true};
+    aq_test_fails(aq_score_check(&engine, &exchange), AQ_ERR_UNSUPPORTED, "--mass-exchange");
     REFUSES("breakeven", .attn = AQ_ATTN_SELECT, .hybrid = true);
     engine.projection.break_even[1] = 100;
     aq_session_options hybrid = {.n_ctx = 10, .attn = AQ_ATTN_SELECT, .hybrid = true};
@@ -119,4 +154,5 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "shapes", shapes);
     CU_add_test(suite, "codes of the selector", codes_of_the_selector);
     CU_add_test(suite, "refusals", refusals);
+    CU_add_test(suite, "refusals of pages", refusals_of_pages);
 }

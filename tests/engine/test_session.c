@@ -300,7 +300,7 @@ static void one_rank_without_memory_stops_all(void) {
     engine->be->ops = &counting;
     aq_session *session = NULL;
     int n_block = 0;
-    /* Keys, values, step, rope, sigma, hidden row: six blocks. */
+    /* Keys, values, tile directory, step, rope, sigma, hidden row: seven blocks. */
     for (aq_status status = AQ_ERR_MEMORY; status != AQ_OK && n_block < 20; n_block++) {
         n_until_refusal = aq_comm_rank(aq_test_world()) == last ? n_block : -1;
         status = aq_session_open(engine, &options, &session);
@@ -310,7 +310,7 @@ static void one_rank_without_memory_stops_all(void) {
         CU_ASSERT_PTR_NULL(session);
         CU_ASSERT_EQUAL(n_live, 0);
     }
-    CU_ASSERT_EQUAL(n_block, 6);
+    CU_ASSERT_EQUAL(n_block, 7);
     aq_session_close(session);
     CU_ASSERT_EQUAL(n_live, 0);
     engine->be->ops = real_ops;

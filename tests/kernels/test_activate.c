@@ -70,26 +70,31 @@ static void compare(activate_case *c, const float *y, bool gated, aq_bound *boun
 static void contract(const aq_test_backend *on, void *arg) {
     activate_case *c = arg;
     const size_t bytes = (size_t)c->n * sizeof(float);
-    float *x = aq_test_alloc(on->be, bytes), *up = aq_test_alloc(on->be, bytes);
+    float *x = aq_test_put(on, c->x, bytes), *up = aq_test_put(on, c->up, bytes);
     float *y = aq_test_alloc(on->be, bytes);
-    memcpy(x, c->x, bytes);
-    memcpy(up, c->up, bytes);
     aq_activate_args args = {c->kind, x, NULL, c->n, y};
     on->be->ops->activate(on->be, &args);
-    compare(c, y, false, &c->plain);
+    float *plain = aq_test_got(on, y, bytes);
     args.up = up;
     on->be->ops->activate(on->be, &args);
-    compare(c, y, true, &c->gated);
+    float *gated = aq_test_got(on, y, bytes);
     args.y = x;
     on->be->ops->activate(on->be, &args);
-    CU_ASSERT_EQUAL(memcmp(x, y, bytes), 0);
-    memcpy(x, c->x, bytes);
+    float *in_x = aq_test_got(on, x, bytes);
+    on->be->ops->upload(on->be, x, c->x, bytes);
     args.y = up;
     on->be->ops->activate(on->be, &args);
-    CU_ASSERT_EQUAL(memcmp(up, y, bytes), 0);
-    on->be->ops->release(on->be, x);
-    on->be->ops->release(on->be, up);
-    on->be->ops->release(on->be, y);
+    float *in_up = aq_test_got(on, up, bytes);
+    compare(c, plain, false, &c->plain);
+    compare(c, gated, true, &c->gated);
+    CU_ASSERT_EQUAL(memcmp(in_x, gated, bytes), 0);
+    CU_ASSERT_EQUAL(memcmp(in_up, gated, bytes), 0);
+    void *const copies[] = {plain, gated, in_x, in_up};
+    for (size_t i = 0; i < sizeof copies / sizeof copies[0]; i++)
+        free(copies[i]);
+    aq_test_free(on, x);
+    aq_test_free(on, up);
+    aq_test_free(on, y);
 }
 
 static void check_kind(activate_case *c, aq_activate_kind kind) {
@@ -126,15 +131,14 @@ static void test_kinds(void) {
 /* NaN stays where it is; inputs whose powers overflow give x or 0. */
 static void check_special(const aq_test_backend *on, void *arg) {
     (void)arg;
-    float *x = aq_test_alloc(on->be, 33 * sizeof *x), *y = aq_test_alloc(on->be, 33 * sizeof *y);
-    x[5] = x[32] = NAN;
-    x[7] = 3e38f;
-    x[8] = -3e38f;
-    x[9] = 1e14f;
-    x[10] = -1e14f;
+    const float values[33] = {
+        [5] = NAN, [7] = 3e38f, [8] = -3e38f, [9] = 1e14f, [10] = -1e14f, [32] = NAN};
+    float *x = aq_test_put(on, values, sizeof values), *out = aq_test_alloc(on->be, sizeof values);
     for (int kind = 0; kind < N_KIND; kind++) {
-        const aq_activate_args args = {(aq_activate_kind)kind, x, NULL, 33, y};
+        const aq_activate_args args = {(aq_activate_kind)kind, x, NULL, 33, out};
+        float y[33];
         on->be->ops->activate(on->be, &args);
+        aq_test_get(on, y, out, sizeof y);
         for (int i = 0; i < 33; i++)
             CU_ASSERT_EQUAL(isnan(y[i]) != 0, i == 5 || i == 32);
         CU_ASSERT_EQUAL(y[7], 3e38f);
@@ -142,8 +146,8 @@ static void check_special(const aq_test_backend *on, void *arg) {
         CU_ASSERT_EQUAL(y[9], 1e14f);
         CU_ASSERT_EQUAL(y[10], 0.0f);
     }
-    on->be->ops->release(on->be, x);
-    on->be->ops->release(on->be, y);
+    aq_test_free(on, x);
+    aq_test_free(on, out);
 }
 
 static void test_special(void) {

@@ -29,16 +29,17 @@ static void contract(const aq_test_backend *on, void *arg) {
     const bias_case *c = arg;
     const size_t y_bytes = (size_t)(c->n_tok * c->width) * sizeof(float);
     const size_t b_bytes = (size_t)c->width * sizeof(float);
-    float *y = aq_test_alloc(on->be, y_bytes), *b = aq_test_alloc(on->be, b_bytes);
-    memcpy(y, c->y, y_bytes);
-    memcpy(b, c->b, b_bytes);
+    float *y = aq_test_put(on, c->y, y_bytes), *b = aq_test_put(on, c->b, b_bytes);
     const aq_add_bias_args args = {b, c->n_tok, c->width, y};
     on->be->ops->add_bias(on->be, &args);
-    CU_ASSERT_EQUAL(n_wrong(c, y, 0), 0);
-    if (c->width > 1) CU_ASSERT(n_wrong(c, y, 1) > 0);
-    CU_ASSERT_EQUAL(memcmp(b, c->b, b_bytes), 0);
-    on->be->ops->release(on->be, y);
-    on->be->ops->release(on->be, b);
+    float *got = aq_test_got(on, y, y_bytes), *b_after = aq_test_got(on, b, b_bytes);
+    CU_ASSERT_EQUAL(n_wrong(c, got, 0), 0);
+    if (c->width > 1) CU_ASSERT(n_wrong(c, got, 1) > 0);
+    CU_ASSERT_EQUAL(memcmp(b_after, c->b, b_bytes), 0);
+    free(got);
+    free(b_after);
+    aq_test_free(on, y);
+    aq_test_free(on, b);
 }
 
 static void test_add_bias(void) {

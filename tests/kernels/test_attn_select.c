@@ -9,11 +9,13 @@
 #include "src/base/rng.h"
 #include "tests/support/oracle.h"
 #include "tests/support/oracle_cache.h"
+#include "tests/support/oracle_fold.h"
 #include "tests/support/suite.h"
 
 #define MAX_HEAD  256
 #define MAX_GROUP 40
 #define EPS       0x1p-24
+#define EXP_ERROR 0x1p-17
 #define FACTOR    1.0054299011128027 /* 2^(1/128) */
 
 typedef enum {
@@ -35,6 +37,7 @@ typedef enum {
     WEIGHT_IGNORED,
     SEES_NEXT,
     NEIGHBOUR_STEP,
+    QUERY_UNROUNDED,
     N_BUG
 } planted_bug;
 
@@ -79,6 +82,12 @@ static const select_shape shapes[] = {
     {60, 4, 1, 16, 16, BF16, BF16, "8x4,8x2", 6, 1, 9, LAST, 0.9, false, 4, 16, 0, 3},
     {1, 40, 1, 16, 16, BF16, AQ_KV_Q8, "16x4", 5, 1, 3, LAST, 0.9, false, 4, 8, 0, 1},
     {33, 8, 1, 24, 24, F32, F32, "24x5", 5, 2, 20, EDGES, 0.95, true, 4, 0, 7, 40},
+    {2, 8, 2, 64, 64, AQ_KV_Q8, AQ_KV_Q8, "16x4,32x2,16x1", 6, 1, 13, LAST, 0.9, false, 4, 8, 0, 1},
+    {1, 7, 1, 128, 128, AQ_KV_Q8, AQ_KV_Q8, "32x4,64x2,32x1", 7, 1, 0, LAST, 0.9, true, 4, 8, 0, 1},
+    {1, 3, 1, 256, 256, AQ_KV_Q8, AQ_KV_Q8, "64x4,128x2,64x1", 5, 1, 9, LAST, 0.9, false, 4, 8, 99,
+     1},
+    {1, 4, 1, 128, 128, BF16, BF16, "16x1,96x2", 5, 2, 0, EDGES, 0.9, false, 4, 8, 0, 1},
+    {1, 2, 1, 256, 256, BF16, BF16, "32x4", 4, 1, 0, LAST, 0.9, false, 4, 8, 0, 1},
 };
 
 #define N_SHAPE ((int)(sizeof shapes / sizeof shapes[0]))
@@ -125,13 +134,6 @@ static void fill_cache(aq_backend *be, const select_shape *shape, aq_attn_select
     be->ops->release(be, slot);
 }
 
-/* Blocks hold NaN or nonsense before tokens are written: those of the open tile stay so. */
-static void *poisoned(aq_backend *be, int64_t bytes) {
-    void *memory = aq_test_alloc(be, (size_t)bytes);
-    memset(memory, 0xff, (size_t)bytes);
-    return memory;
-}
-
 static aq_kv_view open_cache(aq_backend *be, const select_shape *shape) {
     const int64_t n_block = shape->n_tile * shape->n_kv_head;
     const int64_t n_open = (int64_t)shape->n_kv_head * AQ_TILE;
@@ -143,9 +145,9 @@ static aq_kv_view open_cache(aq_backend *be, const select_shape *shape) {
                      .d_head = shape->d_head,
                      .open_tile = shape->n_open > 0 ? shape->n_tile - 1 : -1};
     (void)aq_test_ok(aq_code_layout_parse(shape->codes, &kv.codes));
-    kv.keys = poisoned(be, n_block * aq_cache_key_bytes(&kv));
-    kv.values = poisoned(be, n_block * aq_cache_value_bytes(&kv));
-    kv.selector = poisoned(be, n_block * aq_cache_selector_bytes(&kv));
+    kv.keys = aq_test_poison(be, n_block * aq_cache_key_bytes(&kv));
+    kv.values = aq_test_poison(be, n_block * aq_cache_value_bytes(&kv));
+    kv.selector = aq_test_poison(be, n_block * aq_cache_selector_bytes(&kv));
     kv.open_keys = aq_test_alloc(be, (size_t)(n_open * kv.n_col) * sizeof(float));
     kv.open_values = aq_test_alloc(be, (size_t)(n_open * kv.d_head) * sizeof(float));
     return kv;
@@ -185,9 +187,9 @@ static aq_attn_select_args open_problem(const aq_test_backend *on, const select_
                                 .weight = weight};
     args.work_bytes =
         shape->more_work * aq_attn_select_work(&args.kv, args.n_head, on->n_thread, args.n_tile);
-    args.work = poisoned(be, args.work_bytes);
-    args.part = poisoned(be, n_row * (shape->d_head + 2) * (int64_t)sizeof(float));
-    args.counts = poisoned(be, shape->n_q * shape->n_kv_head * 3 * (int64_t)sizeof(int32_t));
+    args.work = aq_test_poison(be, args.work_bytes);
+    args.part = aq_test_poison(be, n_row * (shape->d_head + 2) * (int64_t)sizeof(float));
+    args.counts = aq_test_poison(be, shape->n_q * shape->n_kv_head * 3 * (int64_t)sizeof(int32_t));
     fill_cache(be, shape, &args, &rng);
     return args;
 }
@@ -229,16 +231,12 @@ static numbers read_cache(aq_backend *be, const aq_attn_select_args *a, planted_
     return to;
 }
 
-/* A score, and the bound of its error. */
-typedef struct {
-    double a, allowed;
-} score;
 /* A token as one query sees it. */
 typedef struct {
     int64_t token;
     bool near;
     double w;
-    score exact[MAX_GROUP], by_codes[MAX_GROUP];
+    aq_score exact[MAX_GROUP], by_codes[MAX_GROUP];
 } seen_token;
 
 /* What query t and KV head g see. */
@@ -249,6 +247,8 @@ typedef struct {
     int g, group;
     planted_bug bug;
     bool reads[MAX_HEAD]; /* columns of the selector */
+    aq_folded fold[MAX_GROUP][MAX_HEAD];
+    int64_t folded_tile;
     seen_token *tokens;
     int64_t n;
     double w_error; /* relative, of the kernel's w */
@@ -279,20 +279,6 @@ static void mark_columns(sight *s) {
     }
 }
 
-static score score_of(const sight *s, int h, int64_t token, bool exact) {
-    const int n_col = s->a->kv.n_col;
-    const double *key =
-        (exact ? s->cache->key : s->cache->code) + (s->g * n_token(s->a) + token) * n_col;
-    double sum = 0.0, sum_abs = 0.0;
-    for (int c = 0; c < n_col; c++) {
-        if (!exact && !s->reads[c]) continue;
-        const double term = (double)s->a->scale * (double)query_of(s, h)[c] * key[c];
-        sum += term;
-        sum_abs += fabs(term);
-    }
-    return (score){sum, 4.0 * sqrt(n_col + 1.0) * EPS * sum_abs};
-}
-
 static bool is_near(const sight *s, int64_t token) {
     const int64_t pos = pos_of(s->a, token), here = s->a->q_pos[s->t];
     const int64_t n_sink = s->a->n_sink + (s->bug == SINKS_WIDER);
@@ -302,7 +288,7 @@ static bool is_near(const sight *s, int64_t token) {
 }
 
 /* The score that counts in the choice. */
-static score choice_score(const sight *s, const seen_token *token, int h) {
+static aq_score choice_score(const sight *s, const seen_token *token, int h) {
     const bool open = token->token / AQ_TILE == s->a->kv.open_tile;
     return open || (token->near && s->bug != NEAR_BY_CODES) ? token->exact[h] : token->by_codes[h];
 }
@@ -310,15 +296,26 @@ static score choice_score(const sight *s, const seen_token *token, int h) {
 /* Collects the tokens seen, with their scores. */
 static void look(sight *s) {
     const int64_t last = s->a->q_pos[s->t] + (s->bug == SEES_NEXT ? 1 : 0);
+    const double scale = (double)s->a->scale;
+    const int n_col = s->a->kv.n_col;
     s->n = 0;
+    s->folded_tile = -1;
     for (int64_t token = 0; token < n_token(s->a); token++) {
         if (pos_of(s->a, token) > last) continue;
         seen_token *to = &s->tokens[s->n++];
         *to = (seen_token){.token = token, .near = is_near(s, token)};
+        const int64_t tile = token / AQ_TILE, at = (s->g * n_token(s->a) + token) * n_col;
+        const bool open = tile == s->a->kv.open_tile;
+        for (int h = 0; h < s->group && !open && tile != s->folded_tile; h++)
+            aq_fold_query(&s->a->kv, tile, s->g, query_of(s, h), s->reads,
+                          s->bug != QUERY_UNROUNDED, s->fold[h]);
+        if (!open) s->folded_tile = tile;
         for (int h = 0; h < s->group; h++) {
-            to->exact[h] = score_of(s, h, token, true);
-            if (token / AQ_TILE != s->a->kv.open_tile)
-                to->by_codes[h] = score_of(s, h, token, false);
+            const float *q = query_of(s, h);
+            to->exact[h] = aq_score_exactly(q, s->cache->key + at, n_col, scale);
+            if (!open)
+                to->by_codes[h] =
+                    aq_score_by_codes(q, s->reads, s->fold[h], s->cache->code + at, n_col, scale);
         }
     }
 }
@@ -331,7 +328,7 @@ static void weigh(sight *s) {
     for (int h = 0; h < (s->bug == ONE_HEAD ? 1 : s->group); h++) {
         double m = -INFINITY, l = 0.0, allowed = 0.0, range = 0.0;
         for (int64_t i = 0; i < s->n; i++) {
-            const score z = choice_score(s, &s->tokens[i], h);
+            const aq_score z = choice_score(s, &s->tokens[i], h);
             m = fmax(m, z.a);
             allowed = fmax(allowed, z.allowed);
         }
@@ -344,7 +341,8 @@ static void weigh(sight *s) {
             const double w = exp(choice_score(s, token, h).a - m) / l;
             token->w = mean ? token->w + w : fmax(token->w, w);
         }
-        const double error = 2.0 * allowed + EPS * (3.0 * range + 40.0 + 4.0 * sqrt((double)s->n));
+        const double error =
+            2.0 * allowed + 2.0 * EXP_ERROR + EPS * (3.0 * range + 40.0 + 4.0 * sqrt((double)s->n));
         s->w_error = fmax(s->w_error, 2.0 * error);
     }
     for (int64_t i = 0; i < s->n; i++)
@@ -424,7 +422,7 @@ typedef struct {
     double o[MAX_HEAD], o_allowed[MAX_HEAD];
 } row_reference;
 
-static score mixed_score(const sight *s, int64_t i, int h) {
+static aq_score mixed_score(const sight *s, int64_t i, int h) {
     const seen_token *token = &s->tokens[i];
     const bool open = token->token / AQ_TILE == s->a->kv.open_tile;
     return s->bug == CHOSEN_BY_CODES && !open ? token->by_codes[h] : token->exact[h];
@@ -448,7 +446,7 @@ static void attend(const sight *s, int h, int64_t n_first, row_reference *ref) {
                                    4.0 * sqrt((double)n + 1.0));
     for (int64_t i = 0; i < s->n; i++) {
         if (!attended(s, i, n_first)) continue;
-        const score a = mixed_score(s, i, h);
+        const aq_score a = mixed_score(s, i, h);
         const double w = exp(a.a - ref->m), error = w * (relative + a.allowed);
         const int64_t token = s->tokens[i].token;
         ref->l += w;
@@ -530,10 +528,9 @@ static void check(aq_backend *be, const aq_attn_select_args *a, planted_bug bug,
         mark_columns(&s);
         check_sight(&s, to);
     }
-    be->ops->release(be, cache.key);
-    be->ops->release(be, cache.code);
-    be->ops->release(be, cache.value);
-    be->ops->release(be, tokens);
+    void *memory[] = {cache.key, cache.code, cache.value, tokens};
+    for (int i = 0; i < 4; i++)
+        be->ops->release(be, memory[i]);
 }
 
 /* Runs the problem again: the same bits. */
@@ -568,6 +565,7 @@ static const char *const bug_names[N_BUG] = {
     [WEIGHT_IGNORED] = "columns chosen without their weights",
     [SEES_NEXT] = "a query that does not see its next token",
     [NEIGHBOUR_STEP] = "the step of the next column",
+    [QUERY_UNROUNDED] = "the query by codes without rounding",
 };
 
 /* Bugs are planted in the reference, where they are as wrong as in the kernel. */

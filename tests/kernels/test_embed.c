@@ -35,38 +35,51 @@ static int64_t n_wrong(const embed_case *c, float scale, float before, const flo
     return wrong;
 }
 
-static void check_scaled(aq_backend *be, const embed_case *c, aq_embed_args args) {
+/* The rows on the host, to be freed. */
+static float *embedded(const aq_test_backend *on, const embed_case *c, const aq_embed_args *args) {
+    on->be->ops->embed(on->be, args);
+    return aq_test_got(on, args->out, (size_t)(c->n_tok * c->d_model) * sizeof(float));
+}
+
+static void check_scaled(const aq_test_backend *on, const embed_case *c, aq_embed_args args) {
     args.scale = 24.0833f;
-    be->ops->embed(be, &args);
-    CU_ASSERT_EQUAL(n_wrong(c, args.scale, 0.0f, args.out), 0);
-    CU_ASSERT(n_wrong(c, 1.0f, 0.0f, args.out) > 0); /* planted: scale left out */
+    float *scaled = embedded(on, c, &args);
+    CU_ASSERT_EQUAL(n_wrong(c, args.scale, 0.0f, scaled), 0);
+    CU_ASSERT(n_wrong(c, 1.0f, 0.0f, scaled) > 0); /* planted: scale left out */
     const float before = 0.375f;
     for (int64_t i = 0; i < c->n_tok * c->d_model; i++)
-        args.out[i] = before;
+        scaled[i] = before;
+    on->be->ops->upload(on->be, args.out, scaled, (size_t)(c->n_tok * c->d_model) * sizeof *scaled);
     args.accumulate = true;
-    be->ops->embed(be, &args);
-    CU_ASSERT_EQUAL(n_wrong(c, args.scale, before, args.out), 0);
-    CU_ASSERT(n_wrong(c, args.scale, 0.0f, args.out) > 0); /* planted: overwritten */
+    float *added = embedded(on, c, &args);
+    CU_ASSERT_EQUAL(n_wrong(c, args.scale, before, added), 0);
+    CU_ASSERT(n_wrong(c, args.scale, 0.0f, added) > 0); /* planted: overwritten */
+    free(scaled);
+    free(added);
 }
 
 static void contract(const aq_test_backend *on, void *arg) {
     const embed_case *c = arg;
     const size_t table_bytes = (size_t)(N_VOCAB * aq_dtype_row_bytes(c->dtype, c->d_model));
-    void *table = aq_test_alloc(on->be, table_bytes);
-    int32_t *ids = aq_test_alloc(on->be, (size_t)c->n_tok * sizeof *ids);
+    const size_t id_bytes = (size_t)c->n_tok * sizeof(int32_t);
+    void *table = aq_test_put(on, c->table, table_bytes);
+    int32_t *ids = aq_test_put(on, c->ids, id_bytes);
     float *out = aq_test_alloc(on->be, (size_t)(c->n_tok * c->d_model) * sizeof *out);
-    memcpy(table, c->table, table_bytes);
-    memcpy(ids, c->ids, (size_t)c->n_tok * sizeof *ids);
     const aq_embed_args args = {table, c->dtype, c->d_model, c->n_tok, ids, 1.0f, out, false};
-    on->be->ops->embed(on->be, &args);
-    CU_ASSERT_EQUAL(n_wrong(c, 1.0f, 0.0f, out), 0);
-    check_scaled(on->be, c, args);
-    ids[c->n_tok - 1] = (ids[c->n_tok - 1] + 1) % N_VOCAB; /* planted: the last id is off by one */
-    on->be->ops->embed(on->be, &args);
-    CU_ASSERT(n_wrong(c, 1.0f, 0.0f, out) > 0);
-    on->be->ops->release(on->be, table);
-    on->be->ops->release(on->be, ids);
-    on->be->ops->release(on->be, out);
+    float *right = embedded(on, c, &args);
+    CU_ASSERT_EQUAL(n_wrong(c, 1.0f, 0.0f, right), 0);
+    check_scaled(on, c, args);
+    int32_t wrong_ids[MAX_TOK];
+    memcpy(wrong_ids, c->ids, sizeof wrong_ids); /* planted: the last id is off by one */
+    wrong_ids[c->n_tok - 1] = (wrong_ids[c->n_tok - 1] + 1) % N_VOCAB;
+    on->be->ops->upload(on->be, ids, wrong_ids, id_bytes);
+    float *wrong = embedded(on, c, &args);
+    CU_ASSERT(n_wrong(c, 1.0f, 0.0f, wrong) > 0);
+    free(right);
+    free(wrong);
+    aq_test_free(on, table);
+    aq_test_free(on, ids);
+    aq_test_free(on, out);
 }
 
 static void test_embed(void) {

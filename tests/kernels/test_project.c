@@ -2,6 +2,7 @@
 #include "kernels/project.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "tests/support/oracle.h"
 #include "tests/support/suite.h"
@@ -17,7 +18,7 @@ static const struct {
 
 #define N_SHAPE ((int)(sizeof shapes / sizeof shapes[0]))
 
-/* Checks y; the bug, if any, is in the reference. */
+/* Checks y, on the host; the bug, if any, is in the reference. */
 static void check(const aq_project_args *a, planted_bug bug, aq_bound *bound) {
     const int group = a->n_head / a->n_kv_head;
     for (int64_t row = 0; row < a->n_tok * a->n_head; row++) {
@@ -39,32 +40,48 @@ static void check(const aq_project_args *a, planted_bug bug, aq_bound *bound) {
     }
 }
 
+static float *normal(uint64_t seed, int64_t n, float scale) {
+    float *out = malloc((size_t)(n > 0 ? n : 1) * sizeof *out);
+    if (!out) exit(1);
+    aq_fill_normal(seed, n, scale, out);
+    return out;
+}
+
 static void contract(const aq_test_backend *on, void *arg) {
     (void)arg;
     aq_bound bound = {0}, transposed = {0}, next = {0};
     for (int s = 0; s < N_SHAPE; s++) {
         const int64_t n_row = shapes[s].n_tok * shapes[s].n_head;
         const int64_t n_p = (int64_t)shapes[s].n_kv_head * shapes[s].d_head * shapes[s].d_head;
-        float *x = aq_test_alloc(on->be, (size_t)(n_row * shapes[s].d_head) * sizeof *x);
-        float *p = aq_test_alloc(on->be, (size_t)n_p * sizeof *p);
-        float *y = aq_test_alloc(on->be, (size_t)(n_row * shapes[s].n_col) * sizeof *y);
-        aq_fill_normal(1 + (uint64_t)s, n_row * shapes[s].d_head, 3.0f, x);
-        aq_fill_normal(100 + (uint64_t)s, n_p, 0.2f, p);
-        const aq_project_args args = {.x = x,
-                                      .p = p,
-                                      .n_tok = shapes[s].n_tok,
-                                      .n_head = shapes[s].n_head,
-                                      .n_kv_head = shapes[s].n_kv_head,
-                                      .d_head = shapes[s].d_head,
-                                      .n_col = shapes[s].n_col,
-                                      .y = y};
+        const int64_t n_x = n_row * shapes[s].d_head;
+        const size_t y_bytes = (size_t)(n_row * shapes[s].n_col) * sizeof(float);
+        float *host_x = normal(1 + (uint64_t)s, n_x, 3.0f);
+        float *host_p = normal(100 + (uint64_t)s, n_p, 0.2f);
+        float *x = aq_test_put(on, host_x, (size_t)n_x * sizeof *x);
+        float *p = aq_test_put(on, host_p, (size_t)n_p * sizeof *p);
+        float *y = aq_test_alloc(on->be, y_bytes);
+        aq_project_args args = {.x = x,
+                                .p = p,
+                                .n_tok = shapes[s].n_tok,
+                                .n_head = shapes[s].n_head,
+                                .n_kv_head = shapes[s].n_kv_head,
+                                .d_head = shapes[s].d_head,
+                                .n_col = shapes[s].n_col,
+                                .y = y};
         on->be->ops->project(on->be, &args);
+        float *host_y = aq_test_got(on, y, y_bytes);
+        args.x = host_x;
+        args.p = host_p;
+        args.y = host_y;
         check(&args, NO_BUG, &bound);
         check(&args, TRANSPOSED, &transposed);
         if (args.n_kv_head > 1) check(&args, NEXT_MATRIX, &next);
-        on->be->ops->release(on->be, x);
-        on->be->ops->release(on->be, p);
-        on->be->ops->release(on->be, y);
+        aq_test_free(on, x);
+        aq_test_free(on, p);
+        aq_test_free(on, y);
+        free(host_x);
+        free(host_p);
+        free(host_y);
     }
     aq_bound_expect(&bound, "project");
     aq_bound_expect_rejects(&transposed, "a transposed matrix");

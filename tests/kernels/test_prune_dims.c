@@ -84,7 +84,8 @@ static bool same_bits(float a, float b) {
     return memcmp(&a, &b, sizeof a) == 0;
 }
 
-/* Number of queries that were pruned otherwise than the sort says. `before`: the queries as they
+/* Number of queries that were pruned otherwise than the sort says; the pointers of `a` are of the
+ * host. `before`: the queries as they
  * were; *n_kept grows by the columns found kept. */
 static int64_t count_wrong(const aq_prune_dims_args *a, const float *before, bool exact,
                            planted_bug bug, int64_t *n_kept) {
@@ -145,37 +146,59 @@ typedef struct {
     int64_t n[ALL_BUGS];
 } rejections;
 
-static void check_shape(aq_backend *be, int s, data_kind kind, double tau, bool weighted,
+static void *get(int64_t bytes) {
+    void *memory = malloc(bytes > 0 ? (size_t)bytes : 1);
+    if (!memory) exit(1);
+    return memory;
+}
+
+/* Prunes `before`; the pointers of `args` are of the host afterwards. */
+static void prune(const aq_test_backend *on, const float *before, const float *weight,
+                  aq_prune_dims_args *args) {
+    const size_t q_bytes = (size_t)(args->n_tok * args->n_head * args->n_col) * sizeof(float);
+    const size_t weight_bytes = (size_t)(args->n_kv_head * args->n_col) * sizeof(float);
+    int64_t *const n_kept = args->n_kept;
+    float *const q = args->q = aq_test_put(on, before, q_bytes);
+    float *const w = weight ? aq_test_put(on, weight, weight_bytes) : NULL;
+    args->weight = w;
+    args->n_kept = aq_test_put(on, n_kept, sizeof *n_kept);
+    on->be->ops->prune_dims(on->be, args);
+    args->q = aq_test_got(on, q, q_bytes);
+    aq_test_get(on, n_kept, args->n_kept, sizeof *n_kept);
+    aq_test_free(on, q);
+    aq_test_free(on, w);
+    aq_test_free(on, args->n_kept);
+    args->weight = weight;
+    args->n_kept = n_kept;
+}
+
+static void check_shape(const aq_test_backend *on, int s, data_kind kind, double tau, bool weighted,
                         rejections *found) {
     const int n_col = shapes[s].n_col, n_kv_head = shapes[s].n_kv_head;
     const int64_t n_q = shapes[s].n_tok * shapes[s].n_head * n_col;
     const int64_t n_weight = (int64_t)n_kv_head * n_col;
-    float *q = aq_test_alloc(be, (size_t)n_q * sizeof *q);
-    float *before = aq_test_alloc(be, (size_t)n_q * sizeof *q);
-    float *weight = aq_test_alloc(be, (size_t)n_weight * sizeof *weight);
-    fill(kind, 10 * (uint64_t)s + kind, n_q, n_col, q);
-    memcpy(before, q, (size_t)n_q * sizeof *q);
+    float *before = get(n_q * (int64_t)sizeof *before);
+    float *weight = get(n_weight * (int64_t)sizeof *weight);
+    fill(kind, 10 * (uint64_t)s + kind, n_q, n_col, before);
     for (int64_t i = 0; i < n_weight; i++)
         weight[i] = (float)((i * 7 + i / n_col) % 5) * 0.5f;
     int64_t n_kept = 1000, n_found = 1000, unused = 0;
-    const aq_prune_dims_args args = {.q = q,
-                                     .weight = weighted ? weight : NULL,
-                                     .tau = tau,
-                                     .least = 0.5f * (float)(1 + s % 4), /* 1: met by integers */
-                                     .n_tok = shapes[s].n_tok,
-                                     .n_head = shapes[s].n_head,
-                                     .n_kv_head = n_kv_head,
-                                     .n_col = n_col,
-                                     .n_kept = &n_kept};
-    be->ops->prune_dims(be, &args);
+    aq_prune_dims_args args = {.tau = tau,
+                               .least = 0.5f * (float)(1 + s % 4), /* 1: met by integers */
+                               .n_tok = shapes[s].n_tok,
+                               .n_head = shapes[s].n_head,
+                               .n_kv_head = n_kv_head,
+                               .n_col = n_col,
+                               .n_kept = &n_kept};
+    prune(on, before, weighted ? weight : NULL, &args);
     const bool exact = kind == INTEGERS && (tau == 0.5 || tau == 0.75);
     CU_ASSERT_EQUAL(count_wrong(&args, before, exact, NO_BUG, &n_found), 0);
     if (kind != ALL_ZERO && !weighted) CU_ASSERT_EQUAL(n_kept, n_found);
     for (int bug = NOT_SQUARED; bug < ALL_BUGS; bug++)
         found->n[bug] += count_wrong(&args, before, exact, (planted_bug)bug, &unused);
-    void *const blocks[] = {q, before, weight};
-    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
-        be->ops->release(be, blocks[i]);
+    free(args.q);
+    free(before);
+    free(weight);
 }
 
 static void contract(const aq_test_backend *on, void *arg) {
@@ -185,7 +208,7 @@ static void contract(const aq_test_backend *on, void *arg) {
         for (int kind = 0; kind < N_KIND; kind++)
             for (int i = 0; i < N_TAU; i++)
                 for (int weighted = 0; weighted < 2; weighted++)
-                    check_shape(on->be, s, (data_kind)kind, taus[i], weighted, &found);
+                    check_shape(on, s, (data_kind)kind, taus[i], weighted, &found);
     for (int bug = NOT_SQUARED; bug < ALL_BUGS; bug++)
         CU_ASSERT_TRUE(found.n[bug] > 0);
 }

@@ -57,31 +57,32 @@ static void compare_added(norm_case *c, const float *y) {
         }
 }
 
-static void contract(const aq_test_backend *on, void *arg) {
-    norm_case *c = arg;
+/* y = norm(x), or x + norm(x) if `accumulate`; in place it has the same bits. */
+static float *normed(const aq_test_backend *on, const norm_case *c, const float *w,
+                     bool accumulate) {
     const size_t x_bytes = (size_t)(c->n_tok * c->d_model) * sizeof(float);
-    float *x = aq_test_alloc(on->be, x_bytes), *y = aq_test_alloc(on->be, x_bytes);
-    float *w = aq_test_alloc(on->be, (size_t)c->d_model * sizeof *w);
-    memcpy(x, c->x, x_bytes);
-    memcpy(w, c->w, (size_t)c->d_model * sizeof *w);
-    aq_rmsnorm_args args = {x, w, c->eps, c->n_tok, c->d_model, y, false};
+    float *x = aq_test_put(on, c->x, x_bytes), *y = aq_test_put(on, c->x, x_bytes);
+    aq_rmsnorm_args args = {x, w, c->eps, c->n_tok, c->d_model, y, accumulate};
     on->be->ops->rmsnorm(on->be, &args);
-    compare(c, y);
-    args.y = x; /* in place: the same bits */
-    on->be->ops->rmsnorm(on->be, &args);
-    CU_ASSERT_EQUAL(memcmp(x, y, x_bytes), 0);
-    memcpy(x, c->x, x_bytes);
-    memcpy(y, c->x, x_bytes);
-    args.y = y;
-    args.accumulate = true;
-    on->be->ops->rmsnorm(on->be, &args);
-    compare_added(c, y);
     args.y = x;
     on->be->ops->rmsnorm(on->be, &args);
-    CU_ASSERT_EQUAL(memcmp(x, y, x_bytes), 0);
-    on->be->ops->release(on->be, x);
-    on->be->ops->release(on->be, y);
-    on->be->ops->release(on->be, w);
+    float *got = aq_test_got(on, y, x_bytes), *in_place = aq_test_got(on, x, x_bytes);
+    CU_ASSERT_EQUAL(memcmp(in_place, got, x_bytes), 0);
+    free(in_place);
+    aq_test_free(on, x);
+    aq_test_free(on, y);
+    return got;
+}
+
+static void contract(const aq_test_backend *on, void *arg) {
+    norm_case *c = arg;
+    float *w = aq_test_put(on, c->w, (size_t)c->d_model * sizeof *w);
+    float *norm = normed(on, c, w, false), *added = normed(on, c, w, true);
+    compare(c, norm);
+    compare_added(c, added);
+    free(norm);
+    free(added);
+    aq_test_free(on, w);
 }
 
 static void test_rmsnorm(void) {

@@ -71,23 +71,23 @@ static void compare_heads(rope_case *c, const float *table, const float *y) {
 static void contract(const aq_test_backend *on, void *arg) {
     rope_case *c = arg;
     const size_t x_bytes = (size_t)(c->n_tok * c->n_head * c->d_head) * sizeof(float);
-    int64_t *pos = aq_test_alloc(on->be, (size_t)c->n_tok * sizeof *pos);
-    float *inv_freq = aq_test_alloc(on->be, (size_t)c->n_rot / 2 * sizeof *inv_freq);
-    float *table = aq_test_alloc(on->be, (size_t)(c->n_tok * c->n_rot) * sizeof *table);
-    float *x = aq_test_alloc(on->be, x_bytes);
-    memcpy(pos, c->pos, (size_t)c->n_tok * sizeof *pos);
-    memcpy(inv_freq, c->inv_freq, (size_t)c->n_rot / 2 * sizeof *inv_freq);
-    memcpy(x, c->x, x_bytes);
+    const size_t table_bytes = (size_t)(c->n_tok * c->n_rot) * sizeof(float);
+    int64_t *pos = aq_test_put(on, c->pos, (size_t)c->n_tok * sizeof *pos);
+    float *inv_freq = aq_test_put(on, c->inv_freq, (size_t)c->n_rot / 2 * sizeof *inv_freq);
+    float *table = aq_test_alloc(on->be, table_bytes), *x = aq_test_put(on, c->x, x_bytes);
     const aq_rope_table_args make = {pos, inv_freq, c->scale, c->n_tok, c->n_rot, table};
     on->be->ops->rope_table(on->be, &make);
-    compare_table(c, table);
     const aq_rope_args turn = {table, c->n_tok, c->n_head, c->d_head, c->n_rot, x};
     on->be->ops->rope(on->be, &turn);
-    compare_heads(c, table, x);
-    on->be->ops->release(on->be, pos);
-    on->be->ops->release(on->be, inv_freq);
-    on->be->ops->release(on->be, table);
-    on->be->ops->release(on->be, x);
+    float *made = aq_test_got(on, table, table_bytes), *turned = aq_test_got(on, x, x_bytes);
+    compare_table(c, made);
+    compare_heads(c, made, turned);
+    free(made);
+    free(turned);
+    aq_test_free(on, pos);
+    aq_test_free(on, inv_freq);
+    aq_test_free(on, table);
+    aq_test_free(on, x);
 }
 
 static void test_rope(void) {

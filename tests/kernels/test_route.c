@@ -78,12 +78,13 @@ static void contract(const aq_test_backend *on, void *arg) {
     route_case *c = arg;
     const size_t n_logit = (size_t)(c->n_tok * c->n_expert);
     const size_t n_out = (size_t)(c->n_tok * c->n_used);
-    float *logits = aq_test_alloc(on->be, n_logit * sizeof *logits);
-    int32_t *ids = aq_test_alloc(on->be, n_out * sizeof *ids);
-    float *weight = aq_test_alloc(on->be, n_out * sizeof *weight);
-    memcpy(logits, c->logits, n_logit * sizeof *logits);
+    float *logits = aq_test_put(on, c->logits, n_logit * sizeof *logits);
+    int32_t *ids_out = aq_test_alloc(on->be, n_out * sizeof *ids_out);
+    float *weight_out = aq_test_alloc(on->be, n_out * sizeof *weight_out);
     on->be->ops->route(on->be, &(aq_route_args){logits, c->n_tok, c->n_expert, c->n_used,
-                                                c->renormalise, ids, weight});
+                                                c->renormalise, ids_out, weight_out});
+    int32_t *ids = aq_test_got(on, ids_out, n_out * sizeof *ids);
+    float *weight = aq_test_got(on, weight_out, n_out * sizeof *weight);
     for (int64_t t = 0; t < c->n_tok; t++) {
         const float *row = c->logits + t * c->n_expert;
         const int32_t *row_ids = ids + t * c->n_used;
@@ -92,9 +93,11 @@ static void contract(const aq_test_backend *on, void *arg) {
         c->n_wrong_low += ids_wrong(c, row, row_ids, -1, 1);
         check_weights(c, row, row_ids, weight + t * c->n_used);
     }
-    on->be->ops->release(on->be, logits);
-    on->be->ops->release(on->be, ids);
-    on->be->ops->release(on->be, weight);
+    free(ids);
+    free(weight);
+    aq_test_free(on, logits);
+    aq_test_free(on, ids_out);
+    aq_test_free(on, weight_out);
 }
 
 static void test_route(void) {
@@ -130,15 +133,15 @@ static void check_special(const aq_test_backend *on, void *arg) {
                                      {NAN, NAN, NAN, NAN, NAN},
                                      {-INFINITY, INFINITY, -INFINITY, INFINITY, 0}};
     static const int32_t expected[3][5] = {{3, 1, 0, 2, 4}, {0, 1, 2, 3, 4}, {1, 3, 4, 0, 2}};
-    float *logits = aq_test_alloc(on->be, sizeof rows);
-    int32_t *ids = aq_test_alloc(on->be, sizeof expected);
+    float *logits = aq_test_put(on, rows, sizeof rows);
+    int32_t *ids = aq_test_alloc(on->be, sizeof expected), got[3][5];
     float *weight = aq_test_alloc(on->be, sizeof rows);
-    memcpy(logits, rows, sizeof rows);
     on->be->ops->route(on->be, &(aq_route_args){logits, 3, 5, 5, true, ids, weight});
-    CU_ASSERT_EQUAL(memcmp(ids, expected, sizeof expected), 0);
-    on->be->ops->release(on->be, logits);
-    on->be->ops->release(on->be, ids);
-    on->be->ops->release(on->be, weight);
+    aq_test_get(on, got, ids, sizeof got);
+    CU_ASSERT_EQUAL(memcmp(got, expected, sizeof expected), 0);
+    aq_test_free(on, logits);
+    aq_test_free(on, ids);
+    aq_test_free(on, weight);
 }
 
 static void test_special(void) {

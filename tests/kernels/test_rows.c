@@ -72,25 +72,26 @@ static void contract(const aq_test_backend *on, void *arg) {
     rows_case *c = arg;
     const size_t row_bytes = (size_t)(c->n_row * c->width) * sizeof(float);
     const size_t other_bytes = (size_t)(N_OTHER * c->width) * sizeof(float);
-    int32_t *index = aq_test_alloc(on->be, (size_t)c->n_row * sizeof *index);
-    float *scale = aq_test_alloc(on->be, (size_t)c->n_row * sizeof *scale);
-    float *rows = aq_test_alloc(on->be, row_bytes), *other = aq_test_alloc(on->be, other_bytes);
-    memcpy(index, c->index, (size_t)c->n_row * sizeof *index);
-    memcpy(scale, c->scale, (size_t)c->n_row * sizeof *scale);
-    memcpy(other, c->other, other_bytes);
+    int32_t *index = aq_test_put(on, c->index, (size_t)c->n_row * sizeof *index);
+    float *scale = aq_test_put(on, c->scale, (size_t)c->n_row * sizeof *scale);
+    float *rows = aq_test_alloc(on->be, row_bytes), *other = aq_test_put(on, c->other, other_bytes);
     on->be->ops->gather_rows(on->be,
                              &(aq_gather_rows_args){other, index, c->n_row, c->width, rows});
-    CU_ASSERT_EQUAL(gather_wrong(c, rows, 0), 0);
-    CU_ASSERT(c->n_row == 0 || gather_wrong(c, rows, 1) > 0);
-    memcpy(rows, c->rows, row_bytes);
+    float *gathered = aq_test_got(on, rows, row_bytes);
+    CU_ASSERT_EQUAL(gather_wrong(c, gathered, 0), 0);
+    CU_ASSERT(c->n_row == 0 || gather_wrong(c, gathered, 1) > 0);
+    on->be->ops->upload(on->be, rows, c->rows, row_bytes);
     on->be->ops->scatter_add_rows(
         on->be, &(aq_scatter_add_rows_args){rows, index, scale, c->n_row, c->width, other});
-    check_scatter(c, other);
-    CU_ASSERT_EQUAL(order_wrong(c, other), 0);
-    on->be->ops->release(on->be, index);
-    on->be->ops->release(on->be, scale);
-    on->be->ops->release(on->be, rows);
-    on->be->ops->release(on->be, other);
+    float *added = aq_test_got(on, other, other_bytes);
+    check_scatter(c, added);
+    CU_ASSERT_EQUAL(order_wrong(c, added), 0);
+    free(gathered);
+    free(added);
+    aq_test_free(on, index);
+    aq_test_free(on, scale);
+    aq_test_free(on, rows);
+    aq_test_free(on, other);
 }
 
 static void test_rows(void) {

@@ -58,7 +58,7 @@ static void test_prefill(void) {
 
 /* Needs neither model nor text. */
 static void test_kernels(void) {
-    char line[] = "kernels --contexts 64,0 --copies 3 --only matmul -t 2";
+    char line[] = "kernels --contexts 64,0 --copies 3 --only matmul --all-shapes -t 2";
     char plain[] = "kernels";
     aq_bench_options options;
     if (!aq_test_ok(parse(line, &options))) return;
@@ -66,9 +66,11 @@ static void test_kernels(void) {
     CU_ASSERT_EQUAL(options.contexts.n, 2);
     CU_ASSERT_EQUAL(options.contexts.values[1], 0);
     CU_ASSERT_EQUAL(options.n_copy, 3);
+    CU_ASSERT_TRUE(options.all_shapes);
     CU_ASSERT_STRING_EQUAL(options.only, "matmul");
     if (!aq_test_ok(parse(plain, &options))) return;
-    CU_ASSERT_EQUAL(options.contexts.n, 3);
+    CU_ASSERT_EQUAL(options.contexts.n, 0); /* as the device has it */
+    CU_ASSERT_FALSE(options.all_shapes);
     CU_ASSERT_PTR_NULL(options.only);
 }
 
@@ -85,6 +87,19 @@ static void test_select(void) {
     CU_ASSERT_STRING_EQUAL(options.prefill, "same");
     CU_ASSERT_PTR_NULL(options.key_type);
     CU_ASSERT_STRING_EQUAL(options.value_type, "q5");
+}
+
+/* Brings its text and projection with it. */
+static void test_made(void) {
+    char line[] = "decode -m synth:llama-8b -d 1048576 --needed 0.03";
+    char plain[] = "prefill -m synth:smollm2 --attn select";
+    aq_bench_options options;
+    if (!aq_test_ok(parse(line, &options))) return;
+    CU_ASSERT_EQUAL(options.attn, DENSE | AQUA | SELECT);
+    CU_ASSERT_EQUAL(options.needed, 0.03);
+    if (!aq_test_ok(parse(plain, &options))) return;
+    CU_ASSERT_EQUAL(options.attn, SELECT);
+    CU_ASSERT_EQUAL(options.needed, 0.08);
 }
 
 static void test_select_defaults(void) {
@@ -187,6 +202,11 @@ static void test_refusals(void) {
         {"decode -m m -f t --selector 8x7", "layout"},
         {"decode -m m -f t --prefill select", "choose one of dense|same"},
         {"decode -m m -f t --store", "--store is no option"},
+        {"decode -m synth:llama-8b -f t", "leave -f and"},
+        {"prefill -m synth:llama-8b --projection p", "leave -f and"},
+        {"strong -m synth:llama-8b", "decode and prefill alone"},
+        {"decode -m synth:llama-8b --selector 8x7", "layout"},
+        {"decode -m m -f t --needed 0", "--needed takes"},
         {"breakeven -m m -f t", "need a --projection"},
         {"breakeven -m m -f t --projection p --attn dense", "--attn is no option"},
         {"breakeven -m m -f t --projection p --lengths 64,64", "--lengths must rise"},
@@ -208,6 +228,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "prefill", test_prefill);
     CU_add_test(suite, "kernels", test_kernels);
     CU_add_test(suite, "select", test_select);
+    CU_add_test(suite, "made", test_made);
     CU_add_test(suite, "defaults of select", test_select_defaults);
     CU_add_test(suite, "ways of attention", test_ways);
     CU_add_test(suite, "strong", test_strong);

@@ -16,21 +16,26 @@ static aq_backend *open_backend(void) {
     return be;
 }
 
+static void call(aq_kernel_case *kernel, int i) {
+    aq_kernel_call(kernel, i);
+    (void)aq_test_ok(aq_kernel_finish(kernel));
+}
+
 /* Calls both copies of a setting; both must give the same finite results. Returns the bytes read.
  */
 static double reads_of(aq_backend *be, const aq_kernel_setting *setting) {
     aq_kernel_case kernel;
     double bytes = 0;
     if (aq_test_ok(aq_kernel_open(be, setting, &kernel))) {
-        aq_kernel_call(&kernel, 0);
-        const float first = kernel.y[0], last = kernel.y[kernel.n_y - 1];
-        aq_kernel_call(&kernel, 1);
+        call(&kernel, 0);
+        const float first = kernel.host_y[0], last = kernel.host_y[kernel.n_y - 1];
+        call(&kernel, 1);
         CU_ASSERT_TRUE(aq_kernel_finite(&kernel));
-        CU_ASSERT_EQUAL(kernel.y[0], first);
-        CU_ASSERT_EQUAL(kernel.y[kernel.n_y - 1], last);
+        CU_ASSERT_EQUAL(kernel.host_y[0], first);
+        CU_ASSERT_EQUAL(kernel.host_y[kernel.n_y - 1], last);
         CU_ASSERT_NOT_EQUAL(first, 0.0f);
         bytes = aq_kernel_reads(&kernel);
-        kernel.y[1] = NAN;
+        kernel.host_y[1] = NAN;
         CU_ASSERT_FALSE(aq_kernel_finite(&kernel));
     }
     aq_kernel_close(&kernel);
@@ -78,7 +83,7 @@ static void test_select(void) {
         aq_kernel_case kernel;
         setting.needed = shares[i];
         if (!aq_test_ok(aq_kernel_open(be, &setting, &kernel))) continue;
-        aq_kernel_call(&kernel, 0);
+        call(&kernel, 0);
         const double attended = aq_kernel_attended(&kernel);
         CU_ASSERT_DOUBLE_EQUAL(attended, shares[i], 0.01);
         const double codes = CONTEXT * 18 + N_TILE * 3 * 64;

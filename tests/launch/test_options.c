@@ -29,7 +29,7 @@ static void test_commands(void) {
 static void test_values(void) {
     aq_options o;
     aq_test_ok(PARSE(&o, "aqua-dist", "--model=a=b.gguf", "-n", "7", "--temp", "0", "--chat",
-                     "-ctk", "f32", "--seed", "-1", "-p", "-dash"));
+                     "-ctk", "f32", "--seed", "-1", "-p", "-dash", "--split", "3,1"));
     CU_ASSERT_STRING_EQUAL(o.model, "a=b.gguf");
     CU_ASSERT_EQUAL(o.n_predict, 7);
     CU_ASSERT_EQUAL(o.temp, 0.0);
@@ -37,11 +37,18 @@ static void test_values(void) {
     CU_ASSERT_STRING_EQUAL(o.key_type, "f32");
     CU_ASSERT_EQUAL(o.seed, -1);
     CU_ASSERT_STRING_EQUAL(o.prompt, "-dash");
+    CU_ASSERT_STRING_EQUAL(o.split, "3,1");
     /* defaults */
     CU_ASSERT_EQUAL(o.n_batch, 2048);
     CU_ASSERT_EQUAL(o.k_ratio, 0.75);
     CU_ASSERT_STRING_EQUAL(o.rank_by, "energy");
     CU_ASSERT_PTR_NULL(o.projection);
+    CU_ASSERT_STRING_EQUAL(o.wire, "fp32");
+    CU_ASSERT_STRING_EQUAL(o.merge, "allgather");
+    CU_ASSERT_FALSE(o.mass_exchange);
+    aq_test_ok(PARSE(&o, "aqua-dist", "--wire", "bf16", "--mass-exchange"));
+    CU_ASSERT_STRING_EQUAL(o.wire, "bf16");
+    CU_ASSERT_TRUE(o.mass_exchange);
 }
 
 static void test_refused(void) {
@@ -54,8 +61,11 @@ static void test_refused(void) {
     aq_test_fails(PARSE(&o, "aqua-dist", "-n", "99999999999999999999"), AQ_ERR_USAGE, "9999");
     aq_test_fails(PARSE(&o, "aqua-dist", "--temp", "nan"), AQ_ERR_USAGE, "--temp");
     aq_test_fails(PARSE(&o, "aqua-dist", "-ctk", "q3"), AQ_ERR_USAGE, "f32|bf16");
+    aq_test_fails(PARSE(&o, "aqua-dist", "--wire", "fp16"), AQ_ERR_USAGE, "fp32|bf16");
+    aq_test_fails(PARSE(&o, "aqua-dist", "--merge", "ring"), AQ_ERR_USAGE, "alltoall|tree|auto");
     aq_test_fails(PARSE(&o, "aqua-dist", "--attn", "f32"), AQ_ERR_USAGE, "dense|aqua");
     aq_test_fails(PARSE(&o, "aqua-dist", "tokenize", "--temp", "1"), AQ_ERR_USAGE, "--temp");
+    aq_test_fails(PARSE(&o, "aqua-dist", "calibrate", "--split", "1"), AQ_ERR_USAGE, "--split");
 }
 
 /* One spelling, two options: what calibrate is to make, and what a session is to use. */

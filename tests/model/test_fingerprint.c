@@ -130,10 +130,19 @@ static void test_window(void) {
     CU_ASSERT_TRUE(config.window == 66 && aq_model_windowed(&config, 0)); /* left as it was */
 }
 
+/* The value of no bytes is the one that XXH3's definition gives. */
+static void test_bytes(void) {
+    CU_ASSERT_EQUAL(aq_bytes_fingerprint(NULL, 0), 0x2d06800538d394c2u);
+    CU_ASSERT_EQUAL(aq_bytes_fingerprint("abc", 3), aq_bytes_fingerprint("abcd", 3));
+    CU_ASSERT_NOT_EQUAL(aq_bytes_fingerprint("abc", 3), aq_bytes_fingerprint("abc", 4));
+    CU_ASSERT_NOT_EQUAL(aq_bytes_fingerprint("abc", 3), aq_bytes_fingerprint("abd", 3));
+}
+
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "same model", test_same_model);
     CU_add_test(suite, "other model", test_other_model);
     CU_add_test(suite, "known value", test_known_value);
     CU_add_test(suite, "rounding", test_rounding);
     CU_add_test(suite, "window", test_window);
+    CU_add_test(suite, "bytes", test_bytes);
 }

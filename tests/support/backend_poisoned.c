@@ -2,10 +2,18 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#include "tests/support/backend_operations.h"
 
 /* 0xff in every byte is NaN as float, half and bfloat16, and -1 as an integer. */
 #define ZONE_BYTES 256
 #define ZONE_FILL  0xff
+
+/* All blocks lie in one range of addresses, so that one call hides or shows them. */
+#define RANGE_BYTES ((size_t)8 << 30)
+#define PAGE_BYTES  4096
+#define ALIGN_BYTES 64
 
 typedef struct block block;
 struct block {
@@ -17,10 +25,29 @@ struct block {
 typedef struct {
     aq_backend base;
     aq_backend *inner;
+    uint8_t *range; /* [RANGE_BYTES], of which `used` have been given out */
+    size_t used;
+    bool hidden;
     block *blocks;
     int64_t n_alloc, n_live;
     bool damaged; /* found in a block already released */
 } poisoned;
+
+static void protect(poisoned *p, int access) {
+    const size_t bytes = (p->used + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    if (bytes > 0 && mprotect(p->range, bytes, access) != 0) abort();
+}
+
+/* Between these the memory can be used. */
+static poisoned *show(aq_backend *be) {
+    poisoned *p = (poisoned *)be;
+    if (p->hidden) protect(p, PROT_READ | PROT_WRITE);
+    return p;
+}
+
+static void hide(poisoned *p) {
+    if (p->hidden) protect(p, PROT_NONE);
+}
 
 static bool zone_intact(const uint8_t *zone) {
     for (int i = 0; i < ZONE_BYTES; i++)
@@ -35,19 +62,16 @@ static bool block_intact(const block *b) {
 static aq_status poisoned_alloc(aq_backend *be, size_t bytes, void **out) {
     poisoned *p = (poisoned *)be;
     *out = NULL;
-    if (bytes > SIZE_MAX - 2 * ZONE_BYTES)
-        return aq_fail(AQ_ERR_MEMORY, "%zu bytes asked for: more than memory can hold", bytes);
+    if (bytes > RANGE_BYTES - p->used - 2 * ZONE_BYTES - ALIGN_BYTES)
+        return aq_fail(AQ_ERR_MEMORY, "no memory for %zu bytes", bytes);
     block *b = malloc(sizeof *b);
     if (!b) return aq_fail(AQ_ERR_MEMORY, "no memory for the record of a block");
-    void *memory;
-    const aq_status status = p->inner->ops->alloc(p->inner, bytes + 2 * ZONE_BYTES, &memory);
-    if (status != AQ_OK) {
-        free(b);
-        return status;
-    }
-    *b = (block){memory, bytes, p->blocks};
+    *b = (block){p->range + p->used, bytes, p->blocks};
+    p->used += (bytes + 2 * ZONE_BYTES + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+    protect(p, PROT_READ | PROT_WRITE);
     memset(b->memory, ZONE_FILL, ZONE_BYTES);
     memset(b->memory + ZONE_BYTES + bytes, ZONE_FILL, ZONE_BYTES);
+    hide(p);
     p->blocks = b;
     p->n_alloc++;
     p->n_live++;
@@ -55,20 +79,35 @@ static aq_status poisoned_alloc(aq_backend *be, size_t bytes, void **out) {
     return AQ_OK;
 }
 
+static size_t poisoned_room(aq_backend *be) {
+    return RANGE_BYTES - ((const poisoned *)be)->used;
+}
+
+/* Memory of blocks released before is given out again, zeroed, when none is out. */
+static void reuse(poisoned *p) {
+    if (p->n_live > 0) return;
+    if (madvise(p->range, p->used, MADV_DONTNEED) != 0) abort();
+    protect(p, PROT_NONE);
+    p->used = 0;
+}
+
 static void poisoned_release(aq_backend *be, void *memory) {
-    poisoned *p = (poisoned *)be;
-    if (!memory) return;
+    poisoned *p = show(be);
+    bool found = !memory;
     for (block **link = &p->blocks; *link; link = &(*link)->next) {
         block *b = *link;
         if (b->memory + ZONE_BYTES != memory) continue;
         p->damaged = p->damaged || !block_intact(b);
+        memset(memory, ZONE_FILL, b->bytes);
         *link = b->next;
-        p->inner->ops->release(p->inner, b->memory);
         free(b);
         p->n_live--;
-        return;
+        found = true;
+        break;
     }
-    p->damaged = true; /* not a block of ours */
+    p->damaged = p->damaged || !found; /* not a block of ours */
+    hide(p);
+    reuse(p);
 }
 
 static void poisoned_close(aq_backend *be) {
@@ -77,165 +116,98 @@ static void poisoned_close(aq_backend *be) {
     while (p->blocks)
         poisoned_release(be, p->blocks->memory + ZONE_BYTES);
     p->inner->ops->close(p->inner);
+    munmap(p->range, RANGE_BYTES);
     free(p);
 }
 
-static void poisoned_embed(aq_backend *be, const aq_embed_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->embed(inner, args);
+static void poisoned_upload(aq_backend *be, void *to, const void *from, size_t bytes) {
+    poisoned *p = show(be);
+    p->inner->ops->upload(p->inner, to, from, bytes);
+    hide(p);
 }
 
-static void poisoned_rmsnorm(aq_backend *be, const aq_rmsnorm_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->rmsnorm(inner, args);
+static void poisoned_download(aq_backend *be, void *to, const void *from, size_t bytes) {
+    poisoned *p = show(be);
+    p->inner->ops->download(p->inner, to, from, bytes);
+    hide(p);
 }
 
-static void poisoned_layernorm(aq_backend *be, const aq_layernorm_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->layernorm(inner, args);
+static void poisoned_copy(aq_backend *be, void *to, const void *from, size_t bytes) {
+    poisoned *p = show(be);
+    p->inner->ops->copy(p->inner, to, from, bytes);
+    hide(p);
 }
 
-static void poisoned_matmul(aq_backend *be, const aq_matmul_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->matmul(inner, args);
+static void poisoned_clear(aq_backend *be, void *memory, size_t bytes) {
+    poisoned *p = show(be);
+    p->inner->ops->clear(p->inner, memory, bytes);
+    hide(p);
 }
 
-static void poisoned_matmul_each(aq_backend *be, const aq_matmul_each_args *args) {
+static aq_status poisoned_sync(aq_backend *be) {
     aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->matmul_each(inner, args);
+    return inner->ops->sync(inner);
 }
 
-static void poisoned_add_bias(aq_backend *be, const aq_add_bias_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->add_bias(inner, args);
-}
+/* The operation of that name on memory that is shown for as long. */
+#define OPERATION(name)                                                                            \
+    static void poisoned_##name(aq_backend *be, const aq_##name##_args *args) {                    \
+        poisoned *p = show(be);                                                                    \
+        p->inner->ops->name(p->inner, args);                                                       \
+        hide(p);                                                                                   \
+    }
 
-static void poisoned_rope_table(aq_backend *be, const aq_rope_table_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->rope_table(inner, args);
-}
+AQ_EACH_OPERATION(OPERATION)
+OPERATION(attn_pages)
+OPERATION(select_totals)
 
-static void poisoned_rope(aq_backend *be, const aq_rope_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->rope(inner, args);
-}
+#define ENTRY(op) .op = poisoned_##op,
 
-static void poisoned_activate(aq_backend *be, const aq_activate_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->activate(inner, args);
-}
-
-static void poisoned_route(aq_backend *be, const aq_route_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->route(inner, args);
-}
-
-static void poisoned_gather_rows(aq_backend *be, const aq_gather_rows_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->gather_rows(inner, args);
-}
-
-static void poisoned_scatter_add_rows(aq_backend *be, const aq_scatter_add_rows_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->scatter_add_rows(inner, args);
-}
-
-static void poisoned_project(aq_backend *be, const aq_project_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->project(inner, args);
-}
-
-static void poisoned_topk_dims(aq_backend *be, const aq_topk_dims_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->topk_dims(inner, args);
-}
-
-static void poisoned_prune_dims(aq_backend *be, const aq_prune_dims_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->prune_dims(inner, args);
-}
-
-static void poisoned_kv_append(aq_backend *be, const aq_kv_append_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->kv_append(inner, args);
-}
-
-static void poisoned_kv_read(aq_backend *be, const aq_kv_read_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->kv_read(inner, args);
-}
-
-static void poisoned_code_selector(aq_backend *be, const aq_code_selector_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->code_selector(inner, args);
-}
-
-static void poisoned_attn_partial(aq_backend *be, const aq_attn_partial_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->attn_partial(inner, args);
-}
-
-static void poisoned_attn_select(aq_backend *be, const aq_attn_select_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->attn_select(inner, args);
-}
-
-static void poisoned_attn_mass(aq_backend *be, const aq_attn_mass_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->attn_mass(inner, args);
-}
-
-static void poisoned_attn_merge(aq_backend *be, const aq_attn_merge_args *args) {
-    aq_backend *inner = ((poisoned *)be)->inner;
-    inner->ops->attn_merge(inner, args);
-}
-
-static const aq_backend_ops poisoned_ops = {
-    .alloc = poisoned_alloc,
-    .release = poisoned_release,
-    .close = poisoned_close,
-    .embed = poisoned_embed,
-    .rmsnorm = poisoned_rmsnorm,
-    .layernorm = poisoned_layernorm,
-    .matmul = poisoned_matmul,
-    .matmul_each = poisoned_matmul_each,
-    .add_bias = poisoned_add_bias,
-    .rope_table = poisoned_rope_table,
-    .rope = poisoned_rope,
-    .activate = poisoned_activate,
-    .route = poisoned_route,
-    .gather_rows = poisoned_gather_rows,
-    .scatter_add_rows = poisoned_scatter_add_rows,
-    .project = poisoned_project,
-    .topk_dims = poisoned_topk_dims,
-    .prune_dims = poisoned_prune_dims,
-    .kv_append = poisoned_kv_append,
-    .kv_read = poisoned_kv_read,
-    .code_selector = poisoned_code_selector,
-    .attn_partial = poisoned_attn_partial,
-    .attn_select = poisoned_attn_select,
-    .attn_mass = poisoned_attn_mass,
-    .attn_merge = poisoned_attn_merge,
-};
+static const aq_backend_ops poisoned_ops = {.alloc = poisoned_alloc,
+                                            .room = poisoned_room,
+                                            .release = poisoned_release,
+                                            .close = poisoned_close,
+                                            .upload = poisoned_upload,
+                                            .download = poisoned_download,
+                                            .copy = poisoned_copy,
+                                            .clear = poisoned_clear,
+                                            .sync = poisoned_sync,
+                                            .attn_pages = poisoned_attn_pages,
+                                            .select_totals = poisoned_select_totals,
+                                            AQ_EACH_OPERATION(ENTRY)};
 
 aq_status aq_backend_poisoned_open(aq_backend *inner, aq_backend **out) {
     *out = NULL;
     poisoned *p = calloc(1, sizeof *p);
-    if (!p) {
+    void *range =
+        mmap(NULL, RANGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!p || range == MAP_FAILED) {
+        if (range != MAP_FAILED) munmap(range, RANGE_BYTES);
+        free(p);
         inner->ops->close(inner);
         return aq_fail(AQ_ERR_MEMORY, "no memory for a poisoned backend");
     }
-    p->base.ops = &poisoned_ops;
+    p->base = (aq_backend){.ops = &poisoned_ops, .host_memory = true};
     p->inner = inner;
+    p->range = range;
     *out = &p->base;
     return AQ_OK;
 }
 
-bool aq_backend_poisoned_intact(const aq_backend *be) {
-    const poisoned *p = (const poisoned *)be;
-    for (const block *b = p->blocks; b; b = b->next)
-        if (!block_intact(b)) return false;
-    return !p->damaged;
+void aq_backend_poisoned_hide(aq_backend *be) {
+    poisoned *p = (poisoned *)be;
+    p->base.host_memory = false;
+    p->hidden = true;
+    hide(p);
+}
+
+bool aq_backend_poisoned_intact(aq_backend *be) {
+    poisoned *p = show(be);
+    bool intact = !p->damaged;
+    for (const block *b = p->blocks; b && intact; b = b->next)
+        intact = block_intact(b);
+    hide(p);
+    return intact;
 }
 
 int64_t aq_backend_poisoned_allocs(const aq_backend *be) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "src/base/rng.h"
+#include "tests/support/backend_mirror.h"
 #include "tests/support/backend_poisoned.h"
 #include "tests/support/suite.h"
 
@@ -190,26 +191,43 @@ void aq_bound_expect_rejects(const aq_bound *bound, const char *bug) {
     printf("  planted bug, %s: %.3g of the bound\n", bug, bound->worst);
 }
 
-aq_difference aq_compare(const float *y, const double *ref, int64_t n) {
-    aq_difference d = {0, 0, -1};
-    for (int64_t i = 0; i < n; i++) {
-        double error = fabs(y[i] - ref[i]);
-        if (isnan(error)) error = INFINITY;
-        const double relative = error == 0 ? 0 : error / fabs(ref[i]);
-        d.max_abs = fmax(d.max_abs, error);
-        if (relative > d.max_rel) {
-            d.max_rel = relative;
-            d.at = i;
-        }
-    }
-    return d;
-}
-
 void *aq_test_alloc(aq_backend *be, size_t bytes) {
     void *memory;
     if (be->ops->alloc(be, bytes, &memory) == AQ_OK) return memory;
     fprintf(stderr, "%s\n", aq_error_text());
     exit(1);
+}
+
+void *aq_test_poison(aq_backend *be, int64_t bytes) {
+    void *memory = aq_test_alloc(be, (size_t)bytes);
+    memset(memory, 0xff, (size_t)bytes);
+    return memory;
+}
+
+void *aq_test_put(const aq_test_backend *on, const void *host, size_t bytes) {
+    void *memory = aq_test_alloc(on->be, bytes);
+    on->be->ops->upload(on->be, memory, host, bytes);
+    return memory;
+}
+
+void aq_test_get(const aq_test_backend *on, void *host, const void *from, size_t bytes) {
+    on->be->ops->download(on->be, host, from, bytes);
+    (void)aq_test_ok(on->be->ops->sync(on->be));
+}
+
+void *aq_test_got(const aq_test_backend *on, const void *from, size_t bytes) {
+    void *host = malloc(bytes > 0 ? bytes : 1);
+    if (!host) exit(1);
+    aq_test_get(on, host, from, bytes);
+    return host;
+}
+
+void aq_test_free(const aq_test_backend *on, void *memory) {
+    on->be->ops->release(on->be, memory);
+}
+
+bool aq_test_device(const aq_test_backend *on) {
+    return strcmp(on->name, "cuda") == 0 && !getenv("AQUA_CUDA_MATH");
 }
 
 static void run_contract(const aq_test_backend *on, aq_contract_fn contract, void *arg) {
@@ -238,9 +256,35 @@ static void run_on_poisoned(aq_contract_fn contract, void *arg) {
     }
 }
 
+/* Opened once a program: the first use of a device takes a second. */
+static void run_on_cuda(aq_contract_fn contract, void *arg) {
+    static aq_test_backend on = {NULL, AQ_ISA_PORTABLE, 1, "cuda"};
+    static bool tried;
+    if (!tried) {
+        tried = true;
+        aq_backend *device;
+        if (aq_backend_cuda_open(0, &device) != AQ_OK ||
+            aq_backend_mirror_open(device, &on.be) != AQ_OK) {
+            const char *required = getenv("AQUA_REQUIRE_CUDA");
+            const bool fails = required && strcmp(required, "1") == 0;
+            printf("%s: cuda: %s\n", fails ? "FAIL" : "SKIP", aq_error_text());
+            CU_ASSERT_FALSE(fails);
+        }
+    }
+    if (!on.be) return;
+    run_contract(&on, contract, arg);
+    (void)aq_test_ok(on.be->ops->sync(on.be));
+}
+
 void aq_each_backend(aq_contract_fn contract, void *arg) {
+    const char *only = getenv("AQUA_TEST_ONLY");
+    if (only && strcmp(only, "cuda") == 0) {
+        run_on_cuda(contract, arg);
+        return;
+    }
     for (int isa = AQ_ISA_PORTABLE; isa <= (int)aq_cpu_isa_best(); isa++)
         for (int n_thread = 1; n_thread <= 3; n_thread++)
             run_on_cpu((aq_cpu_isa)isa, n_thread, contract, arg);
     run_on_poisoned(contract, arg);
+    run_on_cuda(contract, arg);
 }

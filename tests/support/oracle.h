@@ -44,30 +44,42 @@ void aq_bound_expect(const aq_bound *bound, const char *what);
 /* Expects worst > 1: the check rejects a result that was made wrong on purpose. */
 void aq_bound_expect_rejects(const aq_bound *bound, const char *bug);
 
-/* Largest absolute and relative difference, and where the relative one is. */
-typedef struct {
-    double max_abs, max_rel;
-    int64_t at;
-} aq_difference;
-
-aq_difference aq_compare(const float *y, const double *ref, int64_t n);
-
 /* Memory of the backend, zeroed; exits on failure, as no test can go on. */
 void *aq_test_alloc(aq_backend *be, size_t bytes);
+
+/* The same, of host memory and full of NaN: what must not be read before it is written. */
+void *aq_test_poison(aq_backend *be, int64_t bytes);
 
 /* One backend a contract is run on. */
 typedef struct {
     aq_backend *be;
-    aq_cpu_isa isa;
-    int n_thread;
+    aq_cpu_isa isa;   /* of a CPU */
+    int n_thread;     /* of a CPU; else 1 */
     const char *name; /* "avx2, 3 threads" */
 } aq_test_backend;
+
+/* Memory of the backend that holds a copy of host[bytes]; released with aq_test_free or `release`.
+ * Exits on failure. */
+void *aq_test_put(const aq_test_backend *on, const void *host, size_t bytes);
+
+/* host[bytes] = what lies at `from` in backend memory, when all operations before are done. Expects
+ * that none of them failed. */
+void aq_test_get(const aq_test_backend *on, void *host, const void *from, size_t bytes);
+
+/* The same in new host memory, to be freed. Exits on failure. */
+void *aq_test_got(const aq_test_backend *on, const void *from, size_t bytes);
+
+void aq_test_free(const aq_test_backend *on, void *memory);
+
+/* Whether the contracts that allow devices other roundings allow them here. */
+bool aq_test_device(const aq_test_backend *on);
 
 typedef void (*aq_contract_fn)(const aq_test_backend *on, void *arg);
 
 /* Runs a contract on every instruction set of this processor with 1, 2 and 3 threads, and on the
- * poisoned backend (backend_poisoned.h), whose red zones must be whole afterwards. Says on which
- * one an expectation failed. */
+ * poisoned backend (backend_poisoned.h), whose red zones must be whole afterwards, and on the first
+ * CUDA device. Without one a program says SKIP once; with AQUA_REQUIRE_CUDA=1 in the environment it
+ * fails. AQUA_TEST_ONLY=cuda leaves out the others. Says on which one an expectation failed. */
 void aq_each_backend(aq_contract_fn contract, void *arg);
 
 #endif

@@ -138,9 +138,9 @@ static bool sees(const layer *l, int64_t t, int64_t u) {
     return !(l->windowed && has_bug(l, AQ_ORACLE_RING) && u / 64 == t / 64 - 1);
 }
 
-static bool same_rank(const layer *l, int64_t u, int64_t v) {
-    const int n_rank = l->p->attention.evict.n_rank;
-    return u / 64 % n_rank == v / 64 % n_rank;
+/* The rank that owns token u. */
+static int owner_of(const aq_oracle_eviction *e, int64_t u) {
+    return e->owners ? e->owners[u / 64 % e->n_period] : (int)(u / 64 % e->n_rank);
 }
 
 /* Adds what a query gave to each of n tokens, of which `total` is the sum. */
@@ -149,8 +149,9 @@ static void give(const layer *l, const double *weight, double total, int64_t n) 
         double sum = total;
         if (has_bug(l, AQ_ORACLE_LOCAL_SUM)) {
             sum = 0;
+            const aq_oracle_eviction *e = &l->p->attention.evict;
             for (int64_t v = 0; v < n; v++)
-                sum += same_rank(l, u, v) ? weight[v] : 0;
+                sum += owner_of(e, u) == owner_of(e, v) ? weight[v] : 0;
         }
         if (weight[u] > 0) l->got[u] += weight[u] / sum;
     }
@@ -170,7 +171,7 @@ static int64_t first_to_go(const layer *l, int rank, int64_t end, int64_t *n) {
     int64_t first = -1;
     *n = 0;
     for (int64_t u = 0; u < end; u++) {
-        if (!same_rank(l, u, (int64_t)rank * 64) || l->gone[u] > 0) continue;
+        if (owner_of(&l->p->attention.evict, u) != rank || l->gone[u] > 0) continue;
         ++*n;
         if (u < 4) continue;
         if (first < 0 || goes_before(l, u, first, end)) first = u;
@@ -178,14 +179,17 @@ static int64_t first_to_go(const layer *l, int rank, int64_t end, int64_t *n) {
     return first;
 }
 
-/* What a rank may hold: an even part, or the tokens that it owns of the first n_keep. */
+/* What a rank may hold: its part, or the tokens that it owns of the first n_keep. */
 static int64_t share_of(const aq_oracle_eviction *e, int rank) {
-    int64_t even = 0, first = 0;
-    while (even * e->n_rank < e->n_keep)
-        even++;
+    const int n_period = e->owners ? e->n_period : e->n_rank;
+    int64_t n_owned = 0, part = 0, first = 0;
+    for (int64_t tile = 0; tile < n_period; tile++)
+        n_owned += owner_of(e, tile * 64) == rank;
+    while (part * n_period < e->n_keep * n_owned)
+        part++;
     for (int64_t u = 0; u < e->n_keep; u++)
-        first += u / 64 % e->n_rank == rank;
-    return first > even ? first : even;
+        first += owner_of(e, u) == rank;
+    return first > part ? first : part;
 }
 
 /* Drops what each rank holds over its share after a step that ends before `end`. */

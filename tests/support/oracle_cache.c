@@ -208,6 +208,13 @@ double aq_cache_selector_step(const aq_kv_view *kv, int64_t tile, int g, int c) 
     return step8_value(selector_block(kv, tile, g)[2 * selector_columns(kv) + c], AQ_CACHE_RIGHT);
 }
 
+double aq_cache_selector_middle(const aq_kv_view *kv, int64_t tile, int g, int c) {
+    const int bits = selector_bits(kv, c);
+    const double base = half_at(selector_block(kv, tile, g) + 2 * c);
+    if (bits < 3) return base;
+    return base + aq_cache_selector_step(kv, tile, g, c) * ((1 << bits) - 1) / 2.0;
+}
+
 double aq_cache_selector(const aq_kv_view *kv, int64_t tile, int g, int s, int c,
                          aq_cache_bug bug) {
     static const double level2[] = {-1.510, -0.453, 0.453, 1.510}, level1[] = {-0.7979, 0.7979};

@@ -30,6 +30,9 @@ double aq_cache_value(const aq_kv_view *kv, int64_t tile, int g, int s, int i, a
 /* base[c] + step[c] level(code[s, c]) of the selector's block, for any closed tile. */
 double aq_cache_selector(const aq_kv_view *kv, int64_t tile, int g, int s, int c, aq_cache_bug bug);
 
+/* What the smallest and the largest code of a selector's column stand for, on average. */
+double aq_cache_selector_middle(const aq_kv_view *kv, int64_t tile, int g, int c);
+
 /* The step of a key's column, of a value's token, of a selector's column; 0 for numbers. */
 double aq_cache_key_step(const aq_kv_view *kv, int64_t tile, int g, int c);
 double aq_cache_value_step(const aq_kv_view *kv, int64_t tile, int g, int s);

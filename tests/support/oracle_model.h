@@ -55,6 +55,8 @@ typedef struct {
     int64_t n_step;    /* tokens of a step of prefill */
     int64_t n_prefill; /* tokens prefilled; each later one is a step */
     int n_rank;
+    const int *owners; /* [n_period] of the tiles of a period; NULL: ranks in turn */
+    int n_period;
 } aq_oracle_eviction;
 
 /* How scores are made in layers that see everything. Columns are told as numbers, not as ratios. */

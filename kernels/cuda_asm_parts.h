@@ -1,0 +1,68 @@
+/* Private to kernels/: instructions that C++ has no words for. */
+#ifndef AQ_KERNELS_CUDA_ASM_PARTS_H
+#define AQ_KERNELS_CUDA_ASM_PARTS_H
+
+#include <stdint.h>
+
+/* c[16, 8] += a[16, 16] b[16, 8] of bytes, a without and b with sign. Lane: rows lane / 4 and that
+ * + 8 of a in a0 and a1, columns 4 (lane % 4) and on; the same rows of b, column lane / 4; of c the
+ * columns 2 (lane % 4) and + 1 of the first row, then of the second. */
+static __device__ __forceinline__ void aq_cuda_mma_bytes(int c[4], uint32_t a0, uint32_t a1,
+                                                         uint32_t b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.u8.s8.s32 "
+        "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a0), "r"(a1), "r"(b));
+}
+
+/* c[16, 8] += a[16, 16] b[16, 8] of pairs of bf16, sums in fp32. Lane: a0 has row lane / 4, columns
+ * 2 (lane % 4) and + 1, a1 the row + 8, a2 and a3 the columns + 8; b0 rows 2 (lane % 4) and + 1 of
+ * column lane / 4, b1 the rows + 8; c as above. */
+static __device__ __forceinline__ void aq_cuda_mma_bf16(float c[4], const uint32_t a[4],
+                                                        uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Four squares of 8 rows of 8 halves: lane i says where row i % 8 of square i / 8 lies in shared
+ * memory; x[k] is of square k what a lane has in a product: row lane / 4, columns 2 (lane % 4) and
+ * + 1. Turned: column lane / 4, those rows. */
+static __device__ __forceinline__ void aq_cuda_load_squares(uint32_t x[4], const void *row) {
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void aq_cuda_load_turned(uint32_t x[4], const void *row) {
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+/* The largest of a warp. */
+static __device__ __forceinline__ uint32_t aq_cuda_warp_max(uint32_t x) {
+    return __reduce_max_sync(0xffffffffu, x);
+}
+
+/* Starts a copy of 16 bytes to shared memory; ends a group of such copies; waits until no more than
+ * `n` groups are under way. */
+static __device__ __forceinline__ void aq_cuda_copy16(void *shared, const void *from) {
+    const uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+static __device__ __forceinline__ void aq_cuda_copies_end(void) {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+template <int N> static __device__ __forceinline__ void aq_cuda_copies_wait(void) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+#endif
