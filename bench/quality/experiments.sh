@@ -7,7 +7,7 @@ all_experiments='projections break_even rules h2o cache select selectors ranks f
     gemma_transfer gemma_needle'
 
 projection_names='prose-65536 code-65536 technical-65536 hindi-65536
-    prose-65536-s12 prose-65536-s18 prose-65536-s24'
+    prose-16384-s12 prose-16384-s18 prose-16384-s24'
 
 on_ranks() { # N FUNCTION...
     local ranks=$1
@@ -43,17 +43,15 @@ experiment_rules() {
 
 # The paper's third: half of the tokens evicted.
 experiment_h2o() {
-    local length way
+    local way
     need_option eval ppl --h2o && need "$(text wikitext)" "$(text book)" || return
     for way in dense aqua; do
         local how=(--attn $way -ctk bf16 -ctv bf16)
         [ $way = dense ] || how+=(--projection @prose-65536 --k-ratio 0.75)
-        row $way-all ppl wikitext 2048 8 "${how[@]}"
-        row $way-half ppl wikitext 2048 8 "${how[@]}" --h2o 1024
-        for length in 1024 2048; do
-            row $way-needle-all-$length needle $length 4 "${how[@]}"
-            row $way-needle-half-$length needle $length 4 "${how[@]}" --h2o $((length / 2))
-        done
+        row $way-all ppl wikitext 2048 4 "${how[@]}"
+        row $way-half ppl wikitext 2048 4 "${how[@]}" --h2o 1024
+        row $way-needle-all-2048 needle 2048 2 "${how[@]}"
+        row $way-needle-half-2048 needle 2048 2 "${how[@]}" --h2o 1024
     done
 }
 
@@ -67,8 +65,7 @@ experiment_cache() {
     done <<<'q8 q8
 q6 q6
 q5m q5
-q8 q4
-q4 q8'
+q8 q4'
 }
 
 # Mass and selector, cache in q8.
@@ -96,7 +93,7 @@ experiment_selectors() {
         row fixed-$layout selecting_short 0.95 --projection @prose-65536 --selector $layout
     done
     for bytes in 12 18 24; do
-        row searched-$bytes selecting_short 0.95 --projection @prose-65536-s$bytes
+        row searched-$bytes selecting_short 0.95 --projection @prose-16384-s$bytes
     done
 }
 
@@ -105,29 +102,33 @@ experiment_ranks() {
     local n
     need "$(text wikitext)" || return
     for n in 1 2 3 4; do
-        row 0.95-ranks-$n on_ranks $n selecting 0.95 --projection @prose-65536
+        row 0.95-ranks-$n on_ranks $n ppl wikitext 8192 1 --attn select -ctk q8 -ctv q8 \
+            --mass 0.95 --projection @prose-65536
     done
 }
 
-# Loss against bytes: what select and cache leave out. Select's bytes follow from mass and layout.
+# Loss against bytes: what select and cache leave out. Select's bytes follow from mass and layout;
+# pages attend to so many that they move as much as select with mass 0.95 and 0.98 does.
 experiment_frontier() {
-    local ratio layout mass type size
+    local layout type share
     need "$(text wikitext)" || return
-    for type in bf16 q8; do
-        for ratio in 0.75 0.5; do
-            row aqua-$type-$ratio ppl wikitext 8192 2 --attn aqua --k-ratio $ratio \
-                -ctk $type -ctv $type --projection @prose-65536
-        done
-    done
     for layout in 16x4,16x2 64x4; do
-        for mass in 0.95 0.98; do
-            row select-$layout-$mass selecting $mass --projection @prose-65536 --selector $layout
+        row select-$layout-0.95 selecting 0.95 --projection @prose-65536 --selector $layout
+    done
+    if need_option eval ppl --attended; then
+        for share in 0.173 0.242; do
+            row pages-16-$share pages 16 $share
         done
+        row pages-8-0.181 pages 8 0.181
+    fi
+    for type in bf16 q8; do
+        row aqua-$type-0.75 ppl wikitext 8192 2 --attn aqua --k-ratio 0.75 \
+            -ctk $type -ctv $type --projection @prose-65536
     done
-    need_option eval ppl --pages || return
-    for size in 512 1024 2048; do
-        row pages-$size ppl wikitext 8192 2 --attn pages --pages $size --projection @prose-65536
-    done
+}
+
+pages() { # TOKENS SHARE
+    ppl wikitext 8192 2 --attn pages -ctk q8 -ctv q8 --page "$1" --attended "$2"
 }
 
 # 20 texts a length: 5 depths of 4.
@@ -176,13 +177,12 @@ experiment_transfer() {
 
 # A projection from the context's own beginning, against one from 64K tokens of prose.
 experiment_auto() {
-    local test name
-    need_option eval ppl --projection || return
-    for test in wikitext code-test; do
-        need "$(text $test)" || continue
-        both auto-$test $test 8192 2 auto
-        both prose-$test $test 8192 2 @prose-65536
-    done
+    need_option eval ppl --projection && need "$(text wikitext)" || return
+    both auto-wikitext wikitext 8192 2 auto
+    both prose-wikitext wikitext 8192 2 @prose-65536
+    row auto-wikitext-aqua-0.5 ppl wikitext 8192 2 --attn aqua --k-ratio 0.5 --projection auto
+    row prose-wikitext-aqua-0.5 ppl wikitext 8192 2 --attn aqua --k-ratio 0.5 \
+        --projection @prose-65536
 }
 
 # A number of dimensions for each query, or for each head, against one for all: the same on average,
@@ -193,12 +193,12 @@ experiment_adaptive() {
     for value in 0.9 0.95 0.98 0.99; do
         row tau-$value tau_and_fixed $value
     done
-    for value in 0.25 0.5 0.75; do
+    for value in 0.5 0.75 0.25; do
         row budget-$value budget_and_fixed $value
     done
 }
 
-aqua_on_wikitext() { ppl wikitext 2048 8 --attn aqua "$@"; }
+aqua_on_wikitext() { ppl wikitext 2048 ${n_chunk:-8} --attn aqua "$@"; }
 
 tau_and_fixed() { # TAU
     local extra="pair=tau-$1"
@@ -206,8 +206,8 @@ tau_and_fixed() { # TAU
 }
 
 budget_and_fixed() { # RATIO
-    local extra="pair=budget-$1"
-    beside_fixed "prose-65536-k$1" --k-budget
+    local extra="pair=budget-$1" n_chunk=4
+    beside_fixed "prose-16384-k$1" --k-budget
 }
 
 # beside_fixed PROJECTION OPTIONS...: the way of the options, then as many dimensions for all
@@ -224,13 +224,10 @@ beside_fixed() {
 
 # The smallest setting of cache and selector together.
 experiment_compact() {
-    local mass
     need "$(text wikitext)" || return
     row dense-bf16 ppl wikitext 8192 2 -ctk bf16 -ctv bf16
-    for mass in 0.95 0.98; do
-        row select-q5m-q5-$mass ppl wikitext 8192 2 --attn select --mass $mass \
-            -ctk q5m -ctv q5 --projection @prose-65536
-    done
+    row select-q5m-q5-0.95 ppl wikitext 8192 2 --attn select --mass 0.95 \
+        -ctk q5m -ctv q5 --projection @prose-65536
 }
 
 experiment_recall() {
@@ -248,33 +245,41 @@ experiment_tasks() {
     for kind in cloze long; do
         row $kind-dense tasks $kind --attn dense
         row $kind-aqua-0.75 tasks $kind --attn aqua --k-ratio 0.75 --projection @prose-65536
-        row $kind-aqua-0.5 tasks $kind --attn aqua --k-ratio 0.5 --projection @prose-65536
-        row $kind-select-0.95 tasks $kind --attn select --mass 0.95 --projection @prose-65536 \
-            --prefill same
         row $kind-select-0.98 tasks $kind --attn select --mass 0.98 --projection @prose-65536 \
             --prefill same
     done
+    row cloze-select-0.95 tasks cloze --attn select --mass 0.95 --projection @prose-65536 \
+        --prefill same
 }
 
 # All bases in one go, each solved in the run from the same text.
 experiment_ablate() {
     need_option eval ablate --bases && need "$(text wikitext)" || return
     row bases lines_of -- "$aqua" eval ablate -m "$current" -f "$(text wikitext)" -c 2048 \
-        --chunks 4 --bases joint,kq,kpca,identity --calibration "$(text prose-calibration)" \
+        --chunks 2 --bases joint,kq,kpca,identity --calibration "$(text prose-calibration)" \
+        --tokens 16384 \
         --rules magnitude,energy --ratios 0.75,0.5 --masses 0.95 --selectors 16x4,32x2,16x1
     row key-types lines_of -- "$aqua" eval ablate -m "$current" -f "$(text wikitext)" -c 2048 \
-        --chunks 4 --bases joint --calibration "$(text prose-calibration)" \
+        --chunks 2 --bases joint --calibration "$(text prose-calibration)" --tokens 16384 \
         --rules energy --ratios 0.9,0.75,0.5 --key-types bf16,q8,q6,q4
 }
 
-experiment_gemma_rules() { experiment_rules; }
+experiment_gemma_rules() {
+    local rule ratio
+    need "$(text wikitext)" || return
+    for ratio in 0.75 0.5; do
+        for rule in magnitude energy static; do
+            row $rule-$ratio ppl wikitext 2048 2 --attn aqua --rank-by $rule --k-ratio $ratio \
+                --projection @prose-65536
+        done
+    done
+}
 
 # Three of its layers see 32768 tokens; the others have windows and stay dense.
 experiment_gemma_select() {
     need "$(text wikitext)" || return
     row 64x4-0.95 gemma_selecting 0.95 --projection @prose-65536 --selector 64x4
-    row searched-32-0.95 gemma_selecting 0.95 --projection @prose-65536-s32
-    row aqua-0.75 ppl wikitext 32768 1 --attn aqua --k-ratio 0.75 --projection @prose-65536
+    row searched-32-0.95 gemma_selecting 0.95 --projection @prose-16384-s32
 }
 
 gemma_selecting() { # MASS OPTIONS...
@@ -289,10 +294,10 @@ experiment_gemma_transfer() {
             need "$(text $test)" "$(text $domain-calibration)" || continue
             local how=(--projection @$domain-32768)
             for rule in magnitude energy; do
-                row $domain-on-$test-$rule ppl $test 2048 4 --attn aqua --k-ratio 0.75 \
+                row $domain-on-$test-$rule ppl $test 2048 2 --attn aqua --k-ratio 0.75 \
                     --rank-by $rule "${how[@]}"
             done
-            row $domain-on-$test-select-0.95 ppl $test 2048 4 --attn select --mass 0.95 \
+            row $domain-on-$test-select-0.95 ppl $test 2048 2 --attn select --mass 0.95 \
                 --selector 64x4 "${how[@]}"
         done
     done
@@ -301,11 +306,11 @@ experiment_gemma_transfer() {
 experiment_gemma_needle() {
     local length
     need_option eval needle --lengths && need "$(text book)" || return
-    for length in 16384 4096; do
-        row dense-$length needle $length 2 --attn dense
-        row select-0.98-$length needle $length 2 --attn select --mass 0.98 --selector 64x4 \
+    for length in 4096 8192; do
+        row dense-$length needle $length 1 --attn dense
+        row select-0.98-$length needle $length 1 --attn select --mass 0.98 --selector 64x4 \
             --projection @prose-65536 --prefill same
-        row aqua-0.75-$length needle $length 2 --attn aqua --k-ratio 0.75 \
+        row aqua-0.75-$length needle $length 1 --attn aqua --k-ratio 0.75 \
             --projection @prose-65536
     done
 }

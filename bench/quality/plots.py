@@ -55,6 +55,8 @@ def frontier(data):
         kind = tables.types(r)
         if r['attn'] == 'select':
             return f'select, {kind}, {tables.number(tables.selector_bytes(r["selector"]))} bytes'
+        if r['attn'] == 'pages':
+            return f'pages of {r["page"]}, {kind}'
         return f'{r["attn"]}, {kind}'
     series = group(tables.frontier_rows(data), name, lambda r: r['bytes_moved'],
                    lambda r: r['kl'])

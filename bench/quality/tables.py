@@ -51,7 +51,7 @@ def way(row):
     if row['attn'] == 'select':
         return f'select, mass {row["mass_asked"]:g}'
     if row['attn'] == 'pages':
-        return f'pages, {row.get("pages", "")} tokens'
+        return f'pages of {row["page"]}, {100 * row["attended_asked"]:g} %'
     return row['attn']
 
 
@@ -179,9 +179,14 @@ def select(data):
 
 def selectors(data):
     rows = data.get('selectors', [])
-    body = [[f'`{r["selector"]}`', r.get('basis', ''),
-             'searched' if r['id'].startswith('searched') else 'given',
-             number(selector_bytes(r['selector']))] + select_cells(r) for r in rows]
+    body = []
+    for r in rows:
+        found = find(data.get('projections', []), projection=r['projection']) or {}
+        searched = found.get('selector') == r['selector']
+        name = selector_found(found) if searched else f'`{r["selector"]}`'
+        read = found['bytes_read'] if searched else selector_bytes(r['selector'])
+        body.append([name, r.get('basis', ''), 'searched' if searched else 'given', number(read)]
+                    + select_cells(r))
     body.sort(key=lambda line: (float(line[3]), line[2]))
     return grid(['selector', 'basis', 'layout', 'bytes'] + SELECT_TITLES, body, 3)
 
@@ -197,10 +202,11 @@ def ranks(data):
 
 
 def frontier_rows(data):
-    """Every measured way over 8192 tokens of WikiText-2, on one rank, prefill as decode."""
+    """Every measured way over 8192 tokens of WikiText-2 that loses something, on one rank, prefill
+    as decode."""
     rows = [r for e in ('cache', 'select', 'frontier', 'compact')
             for r in data.get(e, [])]
-    return [r for r in rows if r.get('kl') is not None and r.get('n_rank', 1) == 1 and
+    return [r for r in rows if r.get('kl') and r.get('n_rank', 1) == 1 and
             r.get('prefill') != 'dense' and r.get('bytes_moved')]
 
 
@@ -210,10 +216,11 @@ def frontier(data):
     for r in rows:
         best = r['kl'] < least
         least = min(least, r['kl'])
-        name = way(r) + (f', `{r["selector"]}`' if r['attn'] == 'select' else '')
-        body.append([name, f'`{types(r)}`', fixed(r['bytes_moved'], 1), number(r['kl']),
-                     'yes' if best else ''])
-    return grid(['', 'cache', 'bytes moved', 'KL', 'best of its bytes'], body, 2)
+        name = way(r) + (f', `{r["selector"]}`' if r['attn'] == 'select' else '') + \
+            (', by the mean' if r.get('group_by') == 'mean' else '')
+        body.append([name, f'`{types(r)}`', percent(r.get('attended')), fixed(r['bytes_moved'], 1),
+                     number(r['kl']), 'yes' if best else ''])
+    return grid(['', 'cache', 'attended', 'bytes moved', 'KL', 'best of its bytes'], body, 2)
 
 
 def compact(data):
@@ -222,7 +229,7 @@ def compact(data):
     plain = [r for r in data.get('select', []) if r['mass_asked'] in (0.95, 0.98)
              and r['group_by'] == 'max' and r['prefill'] != 'dense']
     body = [[way(r), f'`{types(r)}`', fixed(cache_bytes(r), 1), fixed(r.get('bytes_moved'), 1),
-             number(r.get('kl')) or 'reference', fixed(r['ppl'], 3)]
+             number(r['kl']) if r['kl'] else 'reference', fixed(r['ppl'], 3)]
             for r in data.get('compact', []) + dense + plain]
     return grid(['', 'cache', 'bytes held', 'bytes moved', 'KL', 'perplexity'], body, 2)
 
@@ -354,13 +361,30 @@ def adaptive(data):
 
 def searches(data):
     """What calibrate chose, from the reports of projections."""
-    body = [[f'`{r["projection"]}`', r.get('basis', ''), r.get('tokens', ''),
-             fixed(r.get('seconds'), 1)] for r in data.get('projections', [])]
-    return grid(['projection', 'basis', 'tokens', 'seconds'], body, 2)
+    body = []
+    for r in data.get('projections', []):
+        columns = selector_found(r)
+        body.append([f'`{r["projection"]}`', r.get('basis', ''), columns, r.get('tokens', ''),
+                     r.get('tried', ''), number(r.get('loss'))])
+    return grid(['projection', 'basis', 'selector found', 'tokens', 'tried', 'loss'], body, 3)
+
+
+def selector_found(r):
+    """A selector that was found, and how many of its columns a query reads if not all."""
+    if not r.get('selector'):
+        return ''
+    return f'`{r["selector"]}`' + (f', {r["n_dynamic"]} read' if r.get('n_dynamic') else '')
 
 
 def ablate(data):
     rows = data.get('ablate', [])
+    lines = []
+    for name in unique(r['id'] for r in rows):
+        lines += [''] * bool(lines) + ablation([r for r in rows if r['id'] == name])
+    return lines
+
+
+def ablation(rows):
     body = []
     for r in rows:
         rule = r.get('rule') or r.get('rank_by') or ''
