@@ -212,7 +212,7 @@ static void rows_are_joined(void) {
         CU_ASSERT_EQUAL(n_wrong, 0);
         uint32_t numbers[] = {(uint32_t)(50 - rank()), (uint32_t)rank()};
         aq_test_ok(aq_coll_join_rows(coll, numbers, 2, sizeof *numbers, join_least));
-        CU_ASSERT_EQUAL(numbers[0], 51 - size());
+        CU_ASSERT_EQUAL(numbers[0], (uint32_t)(51 - size()));
         CU_ASSERT_EQUAL(numbers[1], 0);
     }
     aq_coll_close(coll);

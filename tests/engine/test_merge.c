@@ -364,7 +364,7 @@ static void ways_have_names(void) {
     aq_session *session = NULL;
     aq_merge_way way;
     for (int i = 0; i < 4; i++) {
-        if (aq_test_ok(aq_merge_parse(known[i], &way))) CU_ASSERT_EQUAL(way, i);
+        if (aq_test_ok(aq_merge_parse(known[i], &way))) CU_ASSERT_EQUAL(way, (aq_merge_way)i);
         CU_ASSERT_STRING_EQUAL(aq_merge_name((aq_merge_way)i), known[i]);
     }
     aq_test_fails(aq_merge_parse("ring", &way), AQ_ERR_USAGE, "--merge ring");
