@@ -264,7 +264,7 @@ aq_engine_info aq_engine_describe(const aq_engine *engine) {
         .window = config->window,
         .n_ctx_model = config->n_ctx,
         .weights_bytes = engine->weights.bytes,
-        .kept_weights_bytes = kept.cut + kept.whole,
+        .kept_weights_bytes = kept.kept,
         .n_tp = engine->shard.share.n,
         .n_rank = aq_comm_size(engine->comm),
         .n_thread = engine->n_thread,

@@ -16,8 +16,7 @@ void aq_footprint_weights(const aq_engine *engine, const aq_plan *plan, int n_tp
     out->moved = (int64_t)engine->weights.owned_bytes;
     if (n_tp <= 1) return;
     const aq_share share = {n_tp, plan->rank % n_tp};
-    const aq_share_bytes kept = aq_model_share_bytes(&engine->weights, &engine->config, share);
-    out->weights = kept.cut + kept.whole;
+    out->weights = aq_model_share_bytes(&engine->weights, &engine->config, share).kept;
     out->moved = 0;
 }
 

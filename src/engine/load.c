@@ -88,6 +88,7 @@ static void load_share(const aq_engine *engine, loading *load) {
     for (int i = 0; i < config->n_layer; i++)
         aq_model_share_each(&engine->weights.layers[i], config->n_expert, load_rows, &rows);
     load_rows(&rows, &output);
+    if (!load->synth) aq_model_share_trim(engine->file, &engine->weights, config, rows.share);
 }
 
 /* Of a made model, the embedding, which no rank shares. */

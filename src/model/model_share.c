@@ -77,6 +77,15 @@ static void drop_pages(const uint8_t *begin, const uint8_t *end) {
     if (last > first) madvise((void *)first, last - first, MADV_DONTNEED);
 }
 
+/* Has the pages of a tensor mapped one by one. Where a large page is mapped as such it comes and
+ * goes as a whole, with the rows of several ranks. */
+static void map_small_pages(const uint8_t *begin, int64_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t first = (uintptr_t)begin / page * page;
+    madvise((void *)first, (uintptr_t)begin + (uintptr_t)bytes - first, MADV_NOHUGEPAGE);
+}
+
+/* Rows that are not kept, if they were moved. */
 typedef struct {
     aq_share share;
     const uint8_t *begin, *end; /* of the memory of moved rows */
@@ -98,10 +107,92 @@ void aq_model_share_drop(const aq_model_file *file, const aq_model_weights *whol
     dropping d = {share, whole->owned, (const uint8_t *)whole->owned + whole->owned_bytes};
     for (int64_t i = 0; i < aq_model_file_tensor_count(file); i++) {
         const aq_tensor *tensor = aq_model_file_tensor_at(file, i);
+        map_small_pages(tensor->data, tensor->bytes);
         drop_pages(tensor->data, (const uint8_t *)tensor->data + tensor->bytes);
     }
     for (int i = 0; i < config->n_layer; i++)
         aq_model_share_each(&whole->layers[i], config->n_expert, drop, &d);
+}
+
+/* The bytes of some rows. */
+typedef struct {
+    const uint8_t *begin, *end;
+} span;
+
+static span bytes_of(const aq_weight *matrix) {
+    const uint8_t *data = matrix->data;
+    return (span){data, data + matrix->n_out * aq_dtype_row_bytes(matrix->dtype, matrix->n_in)};
+}
+
+static int by_address(const void *a, const void *b) {
+    const uint8_t *x = ((const span *)a)->begin, *y = ((const span *)b)->begin;
+    return (x > y) - (x < y);
+}
+
+/* What a rank keeps of all matrices. */
+typedef struct {
+    aq_share share;
+    span *spans; /* [n], by address once listed */
+    int64_t n;
+} keeping;
+
+static void keep(keeping *k, const aq_weight *matrix) {
+    if (matrix->data) k->spans[k->n++] = bytes_of(matrix);
+}
+
+static void keep_share(void *arg, aq_weight *matrix) {
+    keeping *k = arg;
+    const aq_weight mine = aq_share_of(matrix, k->share);
+    keep(k, &mine);
+}
+
+/* A tied output matrix is in the embedding. */
+static void list_kept(const aq_model_weights *whole, const aq_model_config *config, keeping *k) {
+    aq_weight output = whole->output;
+    keep(k, &whole->embed);
+    keep(k, &whole->pos_embed);
+    if (output.data != whole->embed.data) keep_share(k, &output);
+    for (int i = 0; i < config->n_layer; i++) {
+        keep(k, &whole->layers[i].router);
+        aq_model_share_each(&whole->layers[i], config->n_expert, keep_share, k);
+    }
+    qsort(k->spans, (size_t)k->n, sizeof *k->spans, by_address);
+}
+
+/* The first span that ends behind an address. */
+static int64_t find_kept(const keeping *k, const uint8_t *at) {
+    int64_t first = 0, end = k->n;
+    while (first < end) {
+        const int64_t middle = first + (end - first) / 2;
+        if (k->spans[middle].end > at)
+            end = middle;
+        else
+            first = middle + 1;
+    }
+    return first;
+}
+
+/* The pages of a tensor in which there is nothing that is kept. */
+static void drop_others(const keeping *k, const aq_tensor *tensor) {
+    const uint8_t *at = tensor->data, *end = at + tensor->bytes;
+    for (int64_t i = find_kept(k, at); i < k->n && k->spans[i].begin < end; i++) {
+        if (k->spans[i].begin > at) drop_pages(at, k->spans[i].begin);
+        at = k->spans[i].end;
+    }
+    if (at < end) drop_pages(at, end);
+}
+
+void aq_model_share_trim(const aq_model_file *file, const aq_model_weights *whole,
+                         const aq_model_config *config, aq_share share) {
+    const size_t n_most = 3 + (size_t)config->n_layer * (8 + 3 * (size_t)config->n_expert);
+    keeping k = {.share = share, .spans = malloc(n_most * sizeof *k.spans)};
+    if (!k.spans) return; /* the map may stay: the system takes it where memory is short */
+    list_kept(whole, config, &k);
+    for (int64_t i = 0; i < aq_model_file_tensor_count(file); i++) {
+        const aq_tensor *tensor = aq_model_file_tensor_at(file, i);
+        if (tensor->n_dim > 1) drop_others(&k, tensor);
+    }
+    free(k.spans);
 }
 
 typedef struct {
@@ -126,6 +217,8 @@ aq_share_bytes aq_model_share_bytes(const aq_model_weights *whole, const aq_mode
         aq_model_share_each(&whole->layers[i], config->n_expert, count, &layers);
     count(&output, &matrix);
     const bool tied = whole->output.data == whole->embed.data;
+    const int64_t uncut = whole->bytes - layers.all - (tied ? 0 : output.all);
     return (aq_share_bytes){.cut = layers.kept + output.kept,
-                            .whole = whole->bytes - layers.all - (tied ? 0 : output.all)};
+                            .whole = uncut,
+                            .kept = layers.kept + (tied ? 0 : output.kept) + uncut};
 }

@@ -38,14 +38,23 @@ void aq_model_share_close(aq_model_weights *weights, const aq_model_config *conf
 
 /* Gives back the memory that opening the weights has filled: all of the file's map, which is read
  * again where it is needed, and moved rows that this rank does not keep, which nobody may read
- * afterwards. */
+ * afterwards. From here on the map is of small pages. */
 void aq_model_share_drop(const aq_model_file *file, const aq_model_weights *whole,
                          const aq_model_config *config, aq_share share);
 
+/* Gives back the map's pages of matrices of which this rank keeps nothing: rows of others, and
+ * matrices that were moved. After drop, and after this rank has read its rows: with each page that
+ * is read Linux maps those around it that it has in its cache, 64 KiB, or all of a folio of up to
+ * 2 MiB. What is kept, and all vectors, stay; what is given back is read again where it is needed.
+ */
+void aq_model_share_trim(const aq_model_file *file, const aq_model_weights *whole,
+                         const aq_model_config *config, aq_share share);
+
 /* Bytes of what a rank keeps: of the matrices that are cut, and of what is whole everywhere; the
- * first counts a tied output matrix, the second the embedding. */
+ * first counts a tied output matrix, the second the embedding; and of both together, where a tied
+ * matrix counts once. */
 typedef struct {
-    int64_t cut, whole;
+    int64_t cut, whole, kept;
 } aq_share_bytes;
 
 aq_share_bytes aq_model_share_bytes(const aq_model_weights *whole, const aq_model_config *config,

@@ -11,7 +11,9 @@
 #include "tests/engine/engine_case.h"
 #include "tests/support/known_logits.h"
 #include "tests/support/mpi_world.h"
+#include "tests/support/resident.h"
 #include "tests/support/suite.h"
+#include "tests/support/tiny_model.h"
 
 enum { N_PREFILL = 70, N_DECODE = 5, N_TOK = N_PREFILL + N_DECODE };
 
@@ -145,6 +147,47 @@ static void shares_add_up(void) {
     }
 }
 
+/* Bytes of all matrices of the file, or of those of them that are in this process. */
+static int64_t matrices_bytes(const aq_engine *engine, bool resident) {
+    int64_t sum = 0;
+    for (int64_t i = 0; i < aq_model_file_tensor_count(engine->file); i++) {
+        const aq_tensor *tensor = aq_model_file_tensor_at(engine->file, i);
+        int64_t whole = 0;
+        const int64_t there = aq_test_resident(tensor->data, tensor->bytes, &whole);
+        if (tensor->n_dim > 1) sum += resident ? there : whole;
+    }
+    return sum;
+}
+
+/* Of the file a rank has its rows and the embedding in memory, though the system maps pages around
+ * those that are read. Q and K are moved. */
+static void others_are_not_resident(void) {
+    char path[512];
+    aq_tiny_model shape = aq_tiny_model_default();
+    shape.d_model = 256; /* matrices of many pages */
+    shape.d_head = 64;
+    shape.d_ff = 512;
+    snprintf(path, sizeof path, "%s/wide.gguf", aq_test_temp_dir());
+    if (aq_test_resident("", 0, NULL) < 0) {
+        aq_test_skip("this system does not tell which pages are there");
+        return;
+    }
+    if (!aq_test_ok(aq_tiny_model_write(path, &shape))) return;
+    for (int n_tp = 2; n_tp <= size(); n_tp++) {
+        if (size() % n_tp != 0) continue;
+        aq_engine *engine = open_engine(path, NULL, n_tp);
+        if (!engine) continue;
+        const int64_t embed = 4 * 288 * 256, layer = 4 * (256 * 256 + 128 * 256 + 3 * 256 * 512);
+        const int64_t most = embed + (embed + 2 * layer) / n_tp + 64 * 4096; /* rows' ends */
+        const int64_t resident = matrices_bytes(engine, true);
+        if (engine->be->host_memory) { /* else all went through it, up to the device */
+            CU_ASSERT_TRUE(resident > (embed + 2 * layer) / n_tp - 64 * 4096);
+            CU_ASSERT_TRUE(resident <= most && most < matrices_bytes(engine, false) - 64 * 4096);
+        }
+        aq_engine_close(engine);
+    }
+}
+
 /* Bytes by hand, where the ranks divide all rows: each sends its part to the others of the group.
  */
 static void traffic_is_counted(void) {
@@ -190,6 +233,7 @@ void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "quantised rows are shared", quantised_rows_are_shared);
     CU_add_test(suite, "a wrong row is noticed", a_wrong_row_is_noticed);
     CU_add_test(suite, "shares add up", shares_add_up);
+    CU_add_test(suite, "others are not resident", others_are_not_resident);
     CU_add_test(suite, "traffic is counted", traffic_is_counted);
     CU_add_test(suite, "bad groups are refused", bad_groups_are_refused);
 }
