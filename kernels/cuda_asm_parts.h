@@ -26,6 +26,15 @@ static __device__ __forceinline__ void aq_cuda_mma_bf16(float c[4], const uint32
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* The same of pairs of f16. */
+static __device__ __forceinline__ void aq_cuda_mma_f16(float c[4], const uint32_t a[4], uint32_t b0,
+                                                       uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 /* Four squares of 8 rows of 8 halves: lane i says where row i % 8 of square i / 8 lies in shared
  * memory; x[k] is of square k what a lane has in a product: row lane / 4, columns 2 (lane % 4) and
  * + 1. Turned: column lane / 4, those rows. */

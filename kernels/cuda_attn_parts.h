@@ -11,9 +11,13 @@
 void aq_cuda_join_parts(aq_cuda *cuda, const float *parts, int n_share, int64_t n_row, int d_head,
                         float *part);
 
-/* Decode over keys by column (attn_decode_cuda.cu): whether it takes this case, and doing it. */
+/* Decode over keys by column (attn_decode_cuda.cu): whether it takes this case, and doing it, with
+ * a kernel for the type of the cache. */
 bool aq_cuda_decode_takes(const aq_attn_partial_args *args);
 void aq_cuda_decode(aq_cuda *cuda, const aq_attn_partial_args *args);
+void aq_cuda_decode_f32(aq_cuda *cuda, const aq_attn_partial_args *args);
+void aq_cuda_decode_bf16(aq_cuda *cuda, const aq_attn_partial_args *args);
+void aq_cuda_decode_q8(aq_cuda *cuda, const aq_attn_partial_args *args);
 
 /* Many queries (attn_prefill_cuda.cu), from so many rows of a KV head on. */
 #define AQ_CUDA_PREFILL_ROWS 64
