@@ -39,9 +39,12 @@ template <int D> struct bf16_store {
         : keys(own), values(own + 2 * AQ_TILE * D), weights(own + 4 * AQ_TILE * D) {
     }
 
-    /* Lane: head lane / 8; its first or second term; the third in every second lane. */
+    /* Columns that are not read are zeros. Lane: head lane / 8; its first or second term; the third
+     * in every second lane. */
     __device__ __forceinline__ void take(const aq_decode_queries &q, int) {
         const int lane = threadIdx.x % 32, h = lane / 8, odd = lane / 4 % 2;
+        for (int c = q.n + lane / 8; c < D; c += 4)
+            *(uint4 *)(keys + 128 * c + lane % 8 * 16) = make_uint4(0, 0, 0, 0);
 #pragma unroll
         for (int i = 0; i < 2 * n_step; i++) {
             uint32_t term[3];
@@ -54,25 +57,32 @@ template <int D> struct bf16_store {
 
     __device__ __forceinline__ void copy_keys(const uint8_t *block, int,
                                               const aq_decode_queries &q) const {
-        const int lane = threadIdx.x % 32, piece = lane % 8;
-#pragma unroll 8
-        for (int c = lane / 8; c < q.n_read; c += 4) {
-            const int from = q.whole ? c : q.dims[c];
-            aq_cuda_copy16(keys + 128 * c + 16 * (piece ^ c % 8), block + 128 * from + 16 * piece);
-        }
+        const int lane = threadIdx.x % 32, piece = lane % 8, row = lane / 8;
+        uint8_t *even = keys + 128 * row + 16 * (piece ^ row);
+        uint8_t *odd = keys + 128 * row + 16 * (piece ^ (row + 4));
+        const uint8_t *from = aq_cuda_base(block + 16 * lane);
+        if (q.whole)
+#pragma unroll
+            for (int i = 0; i < D / 4; i++)
+                aq_cuda_copy16((i % 2 ? odd : even) + 512 * i, from + 512 * i);
+        else
+            for (int c = row, i = 0; c < q.n; c += 4, i++)
+                aq_cuda_copy16((i % 2 ? odd : even) + 512 * i,
+                               block + 128 * q.dims[c] + 16 * piece);
     }
 
     __device__ __forceinline__ void copy_values(const uint8_t *block) const {
         constexpr int pieces = D / 8;
-        const int lane = threadIdx.x % 32;
+        const int lane = threadIdx.x % 32, row = lane / pieces, piece = lane % pieces ^ row / 2;
+        const uint8_t *from = aq_cuda_base(block + 16 * lane);
 #pragma unroll
-        for (int i = 0; i < AQ_TILE * pieces; i += 32) {
-            const int s = (i + lane) / pieces, piece = (i + lane) % pieces;
-            aq_cuda_copy16(values + 2 * D * s + 16 * (piece ^ s / 2 % 8), block + 16 * (i + lane));
-        }
+        for (int i = 0; i < AQ_TILE * pieces; i += 32)
+            aq_cuda_copy16(values + 2 * D * row + 16 * (piece ^ i / pieces / 2 % 8) +
+                               2 * D * (i / pieces),
+                           from + 16 * i);
     }
 
-    __device__ __forceinline__ void score(const aq_decode_queries &q, int, float to[8]) const {
+    __device__ __forceinline__ void score(const aq_decode_queries &, int, float to[8]) const {
         const int lane = threadIdx.x % 32, row = lane % 8, square = lane / 8;
         const uint8_t *from = keys + 128 * (square / 2 * 8 + row);
         float high[4][4], low[4][4];
@@ -83,7 +93,6 @@ template <int D> struct bf16_store {
                 high[b][k] = low[b][k] = 0.0f;
 #pragma unroll
         for (int i = 0; i < n_step; i++) {
-            if (16 * i >= q.n_read) break;
 #pragma unroll
             for (int b = 0; b < 4; b++) {
                 uint32_t key[4];

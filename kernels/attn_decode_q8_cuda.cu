@@ -35,7 +35,7 @@ static __device__ __forceinline__ void split_pair(float x, float y, uint32_t *hi
 /* Two bytes, of x and y as `places` says, as 1024 + code, less `minus`. */
 static __device__ __forceinline__ uint32_t code_pair(uint32_t x, uint32_t y, uint32_t places,
                                                      uint32_t minus) {
-    const uint32_t both = (__byte_perm(x, y, places) & 0x00ff00ffu) | 0x64006400u;
+    const uint32_t both = aq_cuda_and_or(__byte_perm(x, y, places), 0x00ff00ffu, 0x64006400u);
     return bits_of(__hsub2(halves_of(both), halves_of(minus)));
 }
 
@@ -48,6 +48,7 @@ template <int D> struct q8_store {
     static constexpr int key_bytes = (4 + AQ_TILE) * D, head_bytes = 3 * AQ_TILE;
     static constexpr int value_bytes = head_bytes + AQ_TILE * D;
     static constexpr int warp_bytes = key_bytes + value_bytes + 8 * AQ_DECODE_ROW;
+    static constexpr int quarter = D / 4;
     static constexpr int run = D == 64 ? 8 : 16; /* entries of a lane, again 128 further on */
 
     uint8_t *keys, *values, *weights;
@@ -81,38 +82,41 @@ template <int D> struct q8_store {
         }
 #pragma unroll
         for (int i = 0; i < 2 * n_step; i++) {
-            const int at = lane % 4 * (q.n_read / 4) + 2 * i;
-            const bool any = 8 * i < q.n_read;
-            const float x = any ? up * aq_decode_query(q, at, h) : 0.0f;
-            const float y = any ? up * aq_decode_query(q, at + 1, h) : 0.0f;
-            split_pair(x, y, &high[i], &low[i]);
+            const int at = lane % 4 * quarter + 2 * i;
+            split_pair(up * aq_decode_query(q, at, h), up * aq_decode_query(q, at + 1, h), &high[i],
+                       &low[i]);
         }
     }
 
     __device__ __forceinline__ void copy_keys(const uint8_t *block, int n_col,
                                               const aq_decode_queries &q) const {
         const int lane = threadIdx.x % 32, piece = lane % 4;
+        uint8_t *to = keys + 4 * D + 16 * lane, *swapped = to - 16 * piece + 16 * (piece ^ 2);
         for (int i = lane; i < n_col / 4; i += 32)
             aq_cuda_copy16(keys + 16 * i, block + 16 * i);
-        block += 4 * n_col + 16 * piece;
-#pragma unroll 8
-        for (int c = lane / 4; c < q.n_read; c += 8) {
-            const int from = q.whole ? c : q.dims[c], swap = 2 * c >= q.n_read ? 2 : 0;
-            aq_cuda_copy16(keys + 4 * D + AQ_TILE * c + 16 * (piece ^ swap),
-                           block + AQ_TILE * from);
-        }
+        block += 4 * n_col;
+        const uint8_t *from = aq_cuda_base(block + 16 * lane);
+        if (q.whole)
+#pragma unroll
+            for (int i = 0; i < D / 8; i++)
+                aq_cuda_copy16((i < D / 16 ? to : swapped) + 512 * i, from + 512 * i);
+        else
+            for (int c = lane / 4, i = 0; c < q.n; c += 8, i++)
+                aq_cuda_copy16((i < D / 16 ? to : swapped) + 512 * i,
+                               block + AQ_TILE * q.dims[c] + 16 * piece);
     }
 
     __device__ __forceinline__ void copy_values(const uint8_t *block) const {
         constexpr int pieces = D / 16;
         const int lane = threadIdx.x % 32;
+        const uint8_t *from = aq_cuda_base(block + head_bytes + 16 * lane);
         if (lane < head_bytes / 16) aq_cuda_copy16(values + 16 * lane, block + 16 * lane);
 #pragma unroll
         for (int i = 0; i < AQ_TILE * pieces; i += 32) {
-            const int s = (i + lane) / pieces, piece = (i + lane) % pieces;
-            const int swap = D == 64 ? s / 32 * 2 : s / 16 * 2;
-            aq_cuda_copy16(values + head_bytes + D * s + 16 * (piece ^ swap),
-                           block + head_bytes + 16 * (i + lane));
+            const int swap = i / pieces / (D == 64 ? 32 : 16) * 2;
+            aq_cuda_copy16(values + head_bytes + D * (lane / pieces) + 16 * (lane % pieces ^ swap) +
+                               D * (i / pieces),
+                           from + 16 * i);
         }
     }
 
@@ -147,18 +151,22 @@ template <int D> struct q8_store {
         return x;
     }
 
-    /* The steps of two columns that are read, the first even. */
-    __device__ __forceinline__ __half2 step_pair(const aq_decode_queries &q, int n_col,
-                                                 int at) const {
+    /* The steps of the columns that are read, and zeros of others. */
+    __device__ __forceinline__ const uint8_t *steps_of(const aq_decode_queries &q,
+                                                       int n_col) const {
         const __half *steps = (const __half *)keys + n_col;
-        if (q.whole) return *(const __half2 *)(steps + at);
-        return __halves2half2(steps[q.dims[at]], steps[q.dims[at + 1]]);
+        if (q.whole) return (const uint8_t *)steps;
+        __half *to = (__half *)weights;
+        for (int i = threadIdx.x % 32; i < D; i += 32)
+            to[i] = i < q.n ? steps[q.dims[i]] : __ushort_as_half(0);
+        __syncwarp();
+        return weights;
     }
 
     __device__ __forceinline__ void score(const aq_decode_queries &q, int n_col,
                                           float to[8]) const {
         const int lane = threadIdx.x % 32, part = lane % 4, odd = part % 2;
-        const int quarter = q.n_read / 4;
+        const uint8_t *steps = steps_of(q, n_col) + 2 * part * quarter;
         uint32_t greatest;
         const float more = centre(q, n_col, &greatest);
         const float by = back * power_of_two(above(greatest));
@@ -173,17 +181,16 @@ template <int D> struct q8_store {
             sum[b][0] = sum[b][1] = sum[b][2] = sum[b][3] = 0.0f;
 #pragma unroll
         for (int i = 0; i < n_step; i++) {
-            if (16 * i >= q.n_read) break;
             uint2 row[4];
             uint32_t factor[2];
+            const uint2 four = *(const uint2 *)(steps + 8 * i);
 #pragma unroll
             for (int k = 0; k < 4; k++)
                 row[k] =
                     *(const uint2 *)((k % 2 ? odd_row : even_row) + AQ_TILE * (4 * i + k / 2 * 2));
 #pragma unroll
             for (int k = 0; k < 2; k++) {
-                const __half2 step =
-                    __hmul2(step_pair(q, n_col, part * quarter + 4 * i + 2 * k), up);
+                const __half2 step = __hmul2(halves_of(k ? four.y : four.x), up);
                 const __half2 h = halves_of(high[2 * i + k]), l = halves_of(low[2 * i + k]);
                 const __half2 first = __hmul2(h, step);
                 const __half2 second = __hfma2(l, step, __hfma2(h, step, __hneg2(first)));

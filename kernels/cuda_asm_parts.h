@@ -54,16 +54,30 @@ static __device__ __forceinline__ void aq_cuda_load_turned(uint32_t x[4], const 
                  : "memory");
 }
 
+/* `from`, which a compiler does not see through: offsets from it stay in the instructions. */
+static __device__ __forceinline__ const uint8_t *aq_cuda_base(const uint8_t *from) {
+    asm("" : "+l"(from));
+    return from;
+}
+
+/* x & y | z, as one instruction. */
+static __device__ __forceinline__ uint32_t aq_cuda_and_or(uint32_t x, uint32_t y, uint32_t z) {
+    uint32_t result;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(x), "r"(y), "r"(z));
+    return result;
+}
+
 /* The largest of a warp. */
 static __device__ __forceinline__ uint32_t aq_cuda_warp_max(uint32_t x) {
     return __reduce_max_sync(0xffffffffu, x);
 }
 
-/* Starts a copy of 16 bytes to shared memory; ends a group of such copies; waits until no more than
- * `n` groups are under way. */
+/* Starts a copy of 16 bytes to shared memory, the 128 around which are likely wanted too; ends a
+ * group of such copies; waits until no more than `n` groups are under way. */
 static __device__ __forceinline__ void aq_cuda_copy16(void *shared, const void *from) {
     const uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(from)
+                 : "memory");
 }
 
 static __device__ __forceinline__ void aq_cuda_copies_end(void) {

@@ -4,7 +4,7 @@
  *   width, n_warp, warp_bytes          d_head; warps of a block, and shared memory of one
  *   token(position), entry(row, j)     which token, which entry of o a lane has, see
  *                                      cuda_decode_parts.h
- *   take(queries)                      keeps what it needs of them
+ *   take(queries, n_col)               keeps what it needs of them
  *   copy_keys(block, queries)          starts copies
  *   copy_values(block)
  *   score(queries, n_col, score)       of the keys that have come
@@ -47,7 +47,7 @@ aq_decode_tiles(const aq_attn_partial_args &a, const aq_cuda_cache &cache, int g
     aq_decode_peek(a, walk.tile + walk.step, &walk);
     aq_decode_next(a, cache, pos, &walk);
     queries.whole = aq_decode_reads_all(a);
-    queries.n_read = a.kv.n_col;
+    queries.n = a.kv.n_col;
     if (queries.whole) aq_decode_start(a, cache, walk, g, queries, store);
     aq_decode_take(a, query, first, n_head, &queries);
     if (!queries.whole) aq_decode_start(a, cache, walk, g, queries, store);

@@ -20,9 +20,9 @@
 /* The columns that a block of heads reads, in shared memory. */
 typedef struct {
     float4 *q;     /* [n_col] scaled, of all heads; 0 in columns that a head does not read */
-    int16_t *dims; /* [n_read] columns that a head reads, rising, filled up with column 0 */
-    int n, n_read; /* their number, and it as a multiple of 16 */
-    bool whole;    /* n = n_read: all columns */
+    int16_t *dims; /* [n] columns that a head reads, rising */
+    int n;
+    bool whole; /* n = d_head: all columns */
 } aq_decode_queries;
 
 /* Of a warp, o being that of head lane % 4, and l over the tokens of this lane. */
@@ -32,7 +32,7 @@ template <int D> struct aq_decode_state {
 };
 
 static __device__ bool aq_decode_reads_all(const aq_attn_partial_args &a) {
-    return !a.dims && a.kv.n_col % 16 == 0;
+    return !a.dims && a.kv.n_col == a.kv.d_head;
 }
 
 /* Takes up the queries of heads first .. first + n_head; the same for all threads. */
@@ -63,12 +63,10 @@ static __device__ void aq_decode_take(const aq_attn_partial_args &a, int64_t que
                 to->dims[n + __popc(bits & ((1u << lane) - 1))] = (int16_t)(from + lane);
             n += __popc(bits);
         }
-        if (lane < (16 - n % 16) % 16) to->dims[n + lane] = 0;
         n_any = n;
     }
     __syncthreads();
     to->n = n_any;
-    to->n_read = (n_any + 15) / 16 * 16;
 }
 
 /* The query of head h at place i of those that are read. */
@@ -77,20 +75,37 @@ static __device__ __forceinline__ float aq_decode_query(const aq_decode_queries 
     return i < from.n ? ((const float *)(from.q + from.dims[i]))[h] : 0.0f;
 }
 
-/* The tiles of a warp that its query sees. Positions of the tile after are fetched ahead. */
+/* The tiles of a warp that its query sees. What tells about the tile after is fetched ahead. */
 typedef struct {
-    int64_t tile, at, step; /* at: its place */
-    uint64_t seen;          /* tokens, as bits */
-    int64_t next_at, next_low, next_high;
+    int64_t tile, at, step;                /* at: its place */
+    uint64_t seen;                         /* tokens, as bits */
+    int64_t next_at, next_pos, next_other; /* its first position; with slot_pos, of two slots */
 } aq_decode_walk;
 
 static __device__ __forceinline__ void aq_decode_peek(const aq_attn_partial_args &a, int64_t tile,
                                                       aq_decode_walk *walk) {
     if (tile >= a.n_tile) return;
-    const int lane = threadIdx.x % 32;
     walk->next_at = aq_cuda_place(a, tile);
-    walk->next_low = aq_cuda_token_pos(a, tile, lane);
-    walk->next_high = aq_cuda_token_pos(a, tile, lane + 32);
+    walk->next_pos = a.tile_pos[tile];
+    if (!a.slot_pos) return;
+    const int64_t *slots = a.slot_pos + walk->next_at * AQ_TILE + threadIdx.x % 32;
+    walk->next_pos = slots[0];
+    walk->next_other = slots[32];
+}
+
+/* Bits 0 .. n - 1. */
+static __device__ __forceinline__ uint64_t aq_decode_bits(int64_t n) {
+    return n <= 0 ? 0 : n >= AQ_TILE ? ~0ull : (1ull << (int)n) - 1;
+}
+
+/* The tokens of the tile after that a query at `pos` sees. */
+static __device__ __forceinline__ uint64_t aq_decode_sees(const aq_attn_partial_args &a,
+                                                          int64_t pos, const aq_decode_walk &walk) {
+    if (a.slot_pos)
+        return __ballot_sync(AQ_DECODE_WHOLE, walk.next_pos <= pos) |
+               (uint64_t)__ballot_sync(AQ_DECODE_WHOLE, walk.next_other <= pos) << 32;
+    const int64_t n = pos + 1 - walk.next_pos;
+    return aq_decode_bits(n) & (a.window ? ~aq_decode_bits(n - a.window) : ~0ull);
 }
 
 /* Goes on to the next tile; tile >= n_tile: there is none. The open one is left out. */
@@ -98,10 +113,7 @@ static __device__ __forceinline__ void aq_decode_next(const aq_attn_partial_args
                                                       const aq_cuda_cache &cache, int64_t pos,
                                                       aq_decode_walk *walk) {
     for (walk->tile += walk->step; walk->tile < a.n_tile; walk->tile += walk->step) {
-        const bool low = aq_cuda_sees(a, pos, walk->next_low);
-        const bool high = aq_cuda_sees(a, pos, walk->next_high);
-        walk->seen = __ballot_sync(AQ_DECODE_WHOLE, low) |
-                     (uint64_t)__ballot_sync(AQ_DECODE_WHOLE, high) << 32;
+        walk->seen = aq_decode_sees(a, pos, *walk);
         walk->at = walk->next_at;
         aq_decode_peek(a, walk->tile + walk->step, walk);
         if (walk->seen != 0 && !aq_cuda_open(cache, walk->at)) return;
