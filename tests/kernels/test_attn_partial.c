@@ -65,6 +65,8 @@ static const attn_shape shapes[] = {
     {2, 8, 2, 128, 128, 40, AQ_KV_BF16, AQ_KV_BF16, 9, 2, EDGES, NORMAL, 0, true},
     {2, 7, 1, 128, 100, 0, AQ_KV_BF16, AQ_KV_BF16, 5, 1, LAST, NORMAL, 70, false},
     {1, 6, 1, 256, 256, 0, AQ_KV_BF16, AQ_KV_BF16, 7, 1, LAST, INTEGERS, 0, false},
+    {1, 6, 1, 128, 128, 0, AQ_KV_F32, AQ_KV_F32, 9, 1, LAST, NORMAL, 0, true},
+    {2, 4, 2, 64, 64, 40, AQ_KV_F32, AQ_KV_F32, 5, 2, EDGES, NORMAL, 70, false},
 };
 
 #define N_SHAPE ((int)(sizeof shapes / sizeof shapes[0]))
