@@ -78,9 +78,9 @@ void aq_bench_table_head(const aq_bench_table *table) {
                table->bandwidth.n_pass);
     if (table->kernels) {
         printf("| kernel | device | type | shape | context | copies | attended | "
-               "µs, median (range) | read, MiB | GB/s | of the machine | scan, µs | "
+               "µs, median (range) | read, MiB | GB/s | of the machine | TFLOP/s | scan, µs | "
                "choose, µs | check |\n"
-               "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n");
+               "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n");
         return;
     }
     printf("| test | attn | keys | ranks | threads | t/s, mean ± sd | t/s, median | exchange | "

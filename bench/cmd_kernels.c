@@ -1,5 +1,5 @@
-/* aqua-dist-bench kernels: attention of one query and matrix-vector products alone, through the
- * backend's table, on caches and weights made up for it. */
+/* aqua-dist-bench kernels: attention of one query and matrix-vector products alone, on a device
+ * prefill attention too, through the backend's table, on caches and weights made up for it. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,8 @@
 #include "src/base/clock.h"
 #include "src/engine/device.h"
 
-#define SAMPLE_NS 10000000 /* at least, of calls that are timed together */
+#define SAMPLE_NS    10000000 /* at least, of calls that are timed together */
+#define MOST_PREFILL 65536    /* tokens of a context whose prefill is measured */
 
 typedef struct {
     const aq_bench_options *options;
@@ -79,6 +80,10 @@ static double gbs_of(const aq_kernel_case *kernel, const timing *t) {
     return aq_kernel_reads(kernel) * 1e-3 / t->median_us;
 }
 
+static double tflops_of(const aq_kernel_case *kernel, const timing *t) {
+    return aq_kernel_operations(kernel) * 1e-6 / t->median_us;
+}
+
 static void print_row(const kernels_state *state, const aq_kernel_case *kernel, const timing *t) {
     const aq_kernel_setting *s = &kernel->setting;
     const double machine = state->table.bandwidth.bytes_per_s * 1e-9;
@@ -93,6 +98,9 @@ static void print_row(const kernels_state *state, const aq_kernel_case *kernel, 
     printf(" %d | %s | %.1f (%.1f to %.1f) | %.2f | %.1f | %.0f %% |", s->n_copy, text,
            t->median_us, t->least_us, t->most_us, aq_kernel_reads(kernel) / 1048576,
            gbs_of(kernel, t), 100 * gbs_of(kernel, t) / machine);
+    text[0] = '\0';
+    if (s->kind == AQ_KERNEL_PREFILL) snprintf(text, sizeof text, "%.1f", tflops_of(kernel, t));
+    printf(" %s |", text);
     if (s->kind == AQ_KERNEL_SELECT && t->scan_us > 0)
         printf(" %.1f | %.1f |", t->scan_us, t->choose_us);
     else
@@ -123,6 +131,7 @@ static void describe(const kernels_state *state, const aq_kernel_case *kernel, c
     aq_report_real(report, "us_most", t->most_us);
     aq_report_real(report, "read_bytes", aq_kernel_reads(kernel));
     aq_report_real(report, "read_gbs", gbs_of(kernel, t));
+    if (s->kind == AQ_KERNEL_PREFILL) aq_report_real(report, "tflops", tflops_of(kernel, t));
     if (s->kind == AQ_KERNEL_SELECT) {
         aq_report_real(report, "attended", aq_kernel_attended(kernel));
         aq_report_real(report, "scan_us", t->scan_us);
@@ -179,9 +188,13 @@ static aq_status run_attention(kernels_state *state, const aq_head_shape *shape,
         {.kind = AQ_KERNEL_SELECT, .type = AQ_KV_Q8, .needed = 0.03},
         {.kind = AQ_KERNEL_SELECT, .type = AQ_KV_Q8, .needed = 0.08},
         {.kind = AQ_KERNEL_SELECT, .type = AQ_KV_Q8, .needed = 0.15},
+        {.kind = AQ_KERNEL_PREFILL, .type = AQ_KV_BF16},
+        {.kind = AQ_KERNEL_PREFILL, .type = AQ_KV_Q8},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         aq_kernel_setting setting = cases[i];
+        if (setting.kind == AQ_KERNEL_PREFILL && (!state->device.cuda || n_tok > MOST_PREFILL))
+            continue;
         setting.shape = *shape;
         setting.n_tile = tiles_of(&setting, n_tok);
         AQ_TRY(run_setting(state, setting));

@@ -13,6 +13,7 @@ const char *aq_kernel_name(aq_kernel_kind kind) {
     static const char *const names[] = {[AQ_KERNEL_DENSE] = "attn_partial dense",
                                         [AQ_KERNEL_AQUA] = "attn_partial aqua",
                                         [AQ_KERNEL_SELECT] = "attn_select",
+                                        [AQ_KERNEL_PREFILL] = "attn_prefill",
                                         [AQ_KERNEL_MATMUL] = "matmul"};
     return names[kind];
 }
@@ -39,7 +40,7 @@ static void call_partial(aq_kernel_case *kernel, int i) {
                                             .dims = kernel->dims,
                                             .n_dim = kernel->n_dim,
                                             .q_pos = kernel->q_pos,
-                                            .n_q = 1,
+                                            .n_q = kernel->n_q,
                                             .n_head = shape->n_head,
                                             .scale = 1.0f / sqrtf((float)shape->d_head),
                                             .kv = aq_made_cache_view(&kernel->cache, i),
@@ -108,7 +109,8 @@ aq_status aq_kernel_finish(aq_kernel_case *kernel) {
     aq_backend *be = kernel->be;
     const size_t counts_bytes = 3 * (size_t)kernel->setting.shape.n_kv_head * sizeof(int32_t);
     if (kernel->counts) be->ops->download(be, kernel->counts, kernel->device_counts, counts_bytes);
-    be->ops->download(be, kernel->host_y, kernel->y, (size_t)kernel->n_y * sizeof(float));
+    be->ops->download(be, kernel->host_y, kernel->y + (kernel->n_q - 1) * kernel->n_y,
+                      (size_t)kernel->n_y * sizeof(float));
     return be->ops->sync(be);
 }
 
@@ -183,15 +185,38 @@ static aq_status open_select(aq_kernel_case *kernel, const aq_kv_view *view) {
     return find_spread(kernel);
 }
 
+/* The last n_q positions. */
+static aq_status place_queries(aq_kernel_case *kernel) {
+    const size_t bytes = (size_t)kernel->n_q * sizeof(int64_t);
+    AQ_TRY(alloc(kernel, (int64_t)bytes, &kernel->q_pos));
+    int64_t *pos = malloc(bytes);
+    if (!pos) return aq_fail(AQ_ERR_MEMORY, "no memory for %zu bytes", bytes);
+    for (int64_t t = 0; t < kernel->n_q; t++)
+        pos[t] = kernel->setting.n_tile * AQ_TILE - kernel->n_q + t;
+    kernel->be->ops->upload(kernel->be, kernel->q_pos, pos, bytes);
+    free(pos);
+    return AQ_OK;
+}
+
+/* One query, or a tile of them that stands for all. */
+static void make_queries(aq_kernel_case *kernel) {
+    const aq_head_shape *shape = &kernel->setting.shape;
+    const int64_t n = shape->n_head * shape->d_head;
+    const int n_made = (int)(kernel->n_x / n);
+    const aq_head_shape made = {shape->d_head, n_made * shape->n_head, n_made * shape->n_kv_head};
+    aq_made_query(&made, 1.0, kernel->host_x);
+    put_x(kernel);
+    for (int64_t at = kernel->n_x; at < kernel->n_q * n; at += kernel->n_x)
+        kernel->be->ops->copy(kernel->be, kernel->x + at, kernel->x,
+                              (size_t)kernel->n_x * sizeof(float));
+}
+
 static aq_status open_attention(aq_kernel_case *kernel) {
     const aq_kernel_setting *s = &kernel->setting;
     const aq_kv_view view = view_of(s);
-    const int64_t pos = s->n_tile * AQ_TILE - 1;
     AQ_TRY(aq_made_cache_open(kernel->be, &s->shape, &view, s->n_tile, s->n_copy, &kernel->cache));
-    AQ_TRY(alloc(kernel, sizeof pos, &kernel->q_pos));
-    kernel->be->ops->upload(kernel->be, kernel->q_pos, &pos, sizeof pos);
-    aq_made_query(&s->shape, 1.0, kernel->host_x);
-    put_x(kernel);
+    AQ_TRY(place_queries(kernel));
+    make_queries(kernel);
     if (s->kind == AQ_KERNEL_AQUA) return choose_dims(kernel);
     return s->kind == AQ_KERNEL_SELECT ? open_select(kernel, &view) : AQ_OK;
 }
@@ -199,14 +224,17 @@ static aq_status open_attention(aq_kernel_case *kernel) {
 aq_status aq_kernel_open(aq_backend *be, const aq_kernel_setting *setting, aq_kernel_case *out) {
     const bool matmul = setting->kind == AQ_KERNEL_MATMUL;
     const int64_t n_head = setting->shape.n_head, d_head = setting->shape.d_head;
+    const bool prefill = setting->kind == AQ_KERNEL_PREFILL;
     *out = (aq_kernel_case){.be = be, .setting = *setting};
-    out->n_x = matmul ? setting->n_in : n_head * d_head;
+    out->n_q = prefill ? setting->n_tile * AQ_TILE : 1;
+    out->n_x = matmul ? setting->n_in : (prefill ? AQ_TILE : 1) * n_head * d_head;
     out->n_y = matmul ? setting->n_out : n_head * (d_head + 2);
     out->host_x = calloc((size_t)(out->n_x + out->n_y), sizeof *out->host_x);
     if (!out->host_x) return aq_fail(AQ_ERR_MEMORY, "no memory for a query");
     out->host_y = out->host_x + out->n_x;
-    AQ_TRY(alloc(out, out->n_x * (int64_t)sizeof(float), &out->x));
-    AQ_TRY(alloc(out, out->n_y * (int64_t)sizeof(float), &out->y));
+    const int64_t n_all_x = prefill ? out->n_q * n_head * d_head : out->n_x;
+    AQ_TRY(alloc(out, n_all_x * (int64_t)sizeof(float), &out->x));
+    AQ_TRY(alloc(out, out->n_q * out->n_y * (int64_t)sizeof(float), &out->y));
     return matmul ? open_matmul(out) : open_attention(out);
 }
 
@@ -257,6 +285,13 @@ double aq_kernel_reads(const aq_kernel_case *kernel) {
         bytes += (double)kernel->cache.key_bytes / s->shape.n_kv_head * count_columns(kernel, g) /
                  s->shape.d_head;
     return bytes;
+}
+
+double aq_kernel_operations(const aq_kernel_case *kernel) {
+    const aq_head_shape *shape = &kernel->setting.shape;
+    const double n = (double)kernel->n_q;
+    if (kernel->setting.kind != AQ_KERNEL_PREFILL) return 0;
+    return 4.0 * shape->d_head * shape->n_head * n * n / 2;
 }
 
 bool aq_kernel_finite(const aq_kernel_case *kernel) {

@@ -10,7 +10,14 @@
 #define AQ_KERNEL_K_RATIO 0.75 /* of aqua */
 #define AQ_KERNEL_MASS    0.98 /* of select; with 4 sinks and 64 recent tokens */
 
-typedef enum { AQ_KERNEL_DENSE, AQ_KERNEL_AQUA, AQ_KERNEL_SELECT, AQ_KERNEL_MATMUL } aq_kernel_kind;
+/* Prefill: a query for each token of the cache. The others: one token. */
+typedef enum {
+    AQ_KERNEL_DENSE,
+    AQ_KERNEL_AQUA,
+    AQ_KERNEL_SELECT,
+    AQ_KERNEL_PREFILL,
+    AQ_KERNEL_MATMUL
+} aq_kernel_kind;
 
 /* Which kernel on what. */
 typedef struct {
@@ -30,22 +37,25 @@ typedef struct {
     aq_made_cache cache;
     uint8_t *weights; /* [n_copy, n_out rows]; backend memory */
     /* Backend memory. */
-    float *x;               /* the query [n_head, d_head], or the activations [n_in] */
-    float *y;               /* the partial results [n_head, d_head + 2], or the product [n_out] */
+    float *x;               /* the queries [n_q, n_head, d_head], or the activations [n_in] */
+    float *y;               /* partial results [n_q, n_head, d_head + 2], or the product [n_out] */
     int16_t *dims;          /* aqua: [n_head, n_dim] */
-    int64_t *q_pos;         /* [1] */
+    int64_t *q_pos;         /* [n_q] */
     void *work;             /* select */
     int32_t *device_counts; /* select: [n_kv_head, 3] of the last call */
     /* Of the host. */
-    float *host_x, *host_y;
+    float *host_x; /* [n_x] x; of prefill a tile of queries, which are repeated */
+    float *host_y; /* [n_y] y; of the last query only */
     int16_t *host_dims;
     int32_t *counts; /* device_counts, as aq_kernel_finish found them */
-    int64_t n_x, n_y, work_bytes;
+    int64_t n_q, n_x, n_y, work_bytes;
     int n_dim;
     int64_t phase_ns[2]; /* select: sums over calls: scan, choice */
 } aq_kernel_case;
 
-/* "attn_partial dense", "attn_partial aqua", "attn_select", "matmul". Static. Local. */
+/* "attn_partial dense", "attn_partial aqua", "attn_select", "attn_prefill", "matmul". Static.
+ * Local.
+ */
 const char *aq_kernel_name(aq_kernel_kind kind);
 
 /* "q8", "Q4_1": of the cache or the weights. Static. Local. */
@@ -73,7 +83,11 @@ double aq_kernel_attended(const aq_kernel_case *kernel);
  * its group, the columns that one of them needs, the tokens that are attended to. Local. */
 double aq_kernel_reads(const aq_kernel_case *kernel);
 
-/* Whether all results of the last call are finite. Local. */
+/* Operations of a call of prefill, with half of all pairs of tokens: 4 d_head n_head n_q^2 / 2. 0
+ * of others. Local. */
+double aq_kernel_operations(const aq_kernel_case *kernel);
+
+/* Whether all results of the last call are finite, of prefill those of the last query. Local. */
 bool aq_kernel_finite(const aq_kernel_case *kernel);
 
 #endif

@@ -6,15 +6,11 @@
  * way while values are multiplied, and the other way round (Dao 2023, arXiv 2307.08691). */
 #include <math.h>
 
-#include "kernels/cuda_asm_parts.h"
-#include "kernels/cuda_attn_parts.h"
-#include "kernels/cuda_tile_parts.h"
+#include "kernels/cuda_prefill_parts.h"
 
 #define WARPS   4
 #define THREADS (32 * WARPS)
 #define WHOLE   0xffffffffu
-#define LOWEST  -0x1p126f /* below all scores, and finite: differences are numbers */
-#define LOG2E   1.44269504f
 
 /* Rows of shared memory hold pieces of 16 bytes, moved about so that eight rows below each other
  * meet different banks. */
@@ -22,84 +18,26 @@ static __device__ __forceinline__ int piece_at(int row, int piece, int row_piece
     return (row * row_pieces + (piece ^ (row & 7))) * 16;
 }
 
-static __device__ __forceinline__ uint32_t pair_of(float low, float high) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *(const uint32_t *)&pair;
-}
-
-static __device__ uint4 eight_of(const float x[8]) {
-    return make_uint4(pair_of(x[0], x[1]), pair_of(x[2], x[3]), pair_of(x[4], x[5]),
-                      pair_of(x[6], x[7]));
-}
-
-/* Eight codes of 8 bits as whole numbers. */
-static __device__ __forceinline__ void codes_of(const uint8_t *from, float x[8]) {
-    const uint2 words = *(const uint2 *)from;
-#pragma unroll
-    for (int k = 0; k < 8; k++)
-        x[k] = __uint_as_float(__byte_perm(k < 4 ? words.x : words.y, 0x4b000000u,
-                                           0x7440u | (uint32_t)(k % 4))) -
-               8388608.0f;
-}
-
 /* Keys of a tile as they are ordered, [n_col, AQ_TILE] or [AQ_TILE, n_col], to shared memory; bf16
  * arrives later. */
 template <int D>
 static __device__ void load_keys(const aq_cuda_cache &cache, int64_t at, int g, char *to) {
-    const bool by_column = cache.kv.key_order == AQ_KEYS_BY_COLUMN;
-    const int row_pieces = by_column ? AQ_TILE / 8 : D / 8;
-    const bool open = aq_cuda_open(cache, at);
-    const uint8_t *block = aq_cuda_key_block(cache, at, g);
-    for (int i = threadIdx.x; i < AQ_TILE * D / 8; i += THREADS) {
-        const int row = i / row_pieces, piece = i % row_pieces;
-        char *place = to + piece_at(row, piece, row_pieces);
-        if (!open && cache.kv.key_type == AQ_KV_BF16) {
-            aq_cuda_copy16(place, block + 16 * i);
-            continue;
-        }
-        float x[8];
-        if (!open && cache.kv.key_type == AQ_KV_Q8) {
-            const __half *low = (const __half *)block, *step = low + D;
-            codes_of(block + 4 * D + 8 * i, x);
-            for (int k = 0; k < 8; k++) {
-                const int c = by_column ? row : 8 * piece + k;
-                x[k] = fmaf(__half2float(step[c]), x[k], __half2float(low[c]));
-            }
-        } else {
-            for (int k = 0; k < 8; k++)
-                x[k] = by_column ? aq_cuda_key(cache, at, g, 8 * piece + k, row)
-                                 : aq_cuda_key(cache, at, g, row, 8 * piece + k);
-        }
-        *(uint4 *)place = eight_of(x);
-    }
+    if (cache.kv.key_order == AQ_KEYS_BY_COLUMN)
+        aq_cuda_load_key_tile<D, true>(cache, at, g, THREADS, [=](int c, int piece) {
+            return to + piece_at(c, piece, AQ_TILE / 8);
+        });
+    else
+        aq_cuda_load_key_tile<D, false>(cache, at, g, THREADS, [=](int s, int piece) {
+            return to + piece_at(s, piece, D / 8);
+        });
     aq_cuda_copies_end();
 }
 
 /* Values of a tile, [AQ_TILE, d_head]. */
 template <int D>
 static __device__ void load_values(const aq_cuda_cache &cache, int64_t at, int g, char *to) {
-    const bool open = aq_cuda_open(cache, at);
-    const uint8_t *block = aq_cuda_value_block(cache, at, g);
-    for (int i = threadIdx.x; i < AQ_TILE * D / 8; i += THREADS) {
-        const int s = i / (D / 8), piece = i % (D / 8);
-        char *place = to + piece_at(s, piece, D / 8);
-        if (!open && cache.kv.value_type == AQ_KV_BF16) {
-            aq_cuda_copy16(place, block + 16 * i);
-            continue;
-        }
-        float x[8];
-        if (!open && cache.kv.value_type == AQ_KV_Q8) {
-            const float step = __half2float(((const __half *)block)[s]);
-            const float zero = (float)block[2 * AQ_TILE + s];
-            codes_of(block + 3 * AQ_TILE + 8 * i, x);
-            for (int k = 0; k < 8; k++)
-                x[k] = step * (x[k] - zero);
-        } else {
-            for (int k = 0; k < 8; k++)
-                x[k] = aq_cuda_value(cache, at, g, s, 8 * piece + k);
-        }
-        *(uint4 *)place = eight_of(x);
-    }
+    aq_cuda_load_value_tile<D>(cache, at, g, THREADS,
+                               [=](int s, int piece) { return to + piece_at(s, piece, D / 8); });
     aq_cuda_copies_end();
 }
 
@@ -114,10 +52,10 @@ static __device__ void load_queries(const aq_attn_partial_args &a, int g, int64_
         const int piece = i % (D / 8);
         float x[8];
         for (int k = 0; k < 8; k++)
-            x[k] = row < n_all && !a.dims
-                       ? a.scale * LOG2E * a.q[aq_cuda_row_at(a, g, row) * D + 8 * piece + k]
-                       : 0.0f;
-        *(uint4 *)(to + piece_at(i / (D / 8), piece, D / 8)) = eight_of(x);
+            x[k] = row < n_all && !a.dims ? a.scale * AQ_PREFILL_LOG2E *
+                                                a.q[aq_cuda_row_at(a, g, row) * D + 8 * piece + k]
+                                          : 0.0f;
+        *(uint4 *)(to + piece_at(i / (D / 8), piece, D / 8)) = aq_cuda_eight_of(x);
     }
     __syncthreads();
     for (int i = threadIdx.x; a.dims && i < n_row * a.n_dim; i += THREADS) {
@@ -126,36 +64,9 @@ static __device__ void load_queries(const aq_attn_partial_args &a, int g, int64_
         const int64_t from = aq_cuda_row_at(a, g, first + r);
         const int c = a.dims[from * a.n_dim + i % a.n_dim];
         __nv_bfloat16 *piece = (__nv_bfloat16 *)(to + piece_at(r, c / 8, D / 8));
-        piece[c % 8] = __float2bfloat16_rn(a.scale * LOG2E * a.q[from * D + c]);
+        piece[c % 8] = __float2bfloat16_rn(a.scale * AQ_PREFILL_LOG2E * a.q[from * D + c]);
     }
     __syncthreads();
-}
-
-/* What a block of threads knows of its rows. */
-typedef struct {
-    const int64_t *pos; /* [n_row] in shared memory; INT64_MIN behind the last */
-    int n_row;
-    int64_t least, most; /* position of a query */
-} row_places;
-
-/* The next tile from `tile` on, `step` apart, that any row sees a token of; *whole if all rows see
- * all of it. n_tile if there is none. */
-static __device__ int64_t next_tile(const aq_attn_partial_args &a, const row_places &rows,
-                                    int64_t tile, int step, bool *whole) {
-    for (; tile < a.n_tile; tile += step) {
-        const int64_t first = a.tile_pos[tile], last = first + AQ_TILE - 1;
-        if (first > rows.most) continue;
-        if (a.window > 0 && last <= rows.least - a.window) continue;
-        *whole =
-            !a.slot_pos && last <= rows.least && (a.window == 0 || first > rows.most - a.window);
-        if (*whole) return tile;
-        bool sees = false;
-        for (int i = threadIdx.x; i < rows.n_row * AQ_TILE; i += THREADS)
-            sees = sees ||
-                   aq_cuda_sees(a, rows.pos[i / AQ_TILE], aq_cuda_token_pos(a, tile, i % AQ_TILE));
-        if (__syncthreads_or(sees)) return tile;
-    }
-    return a.n_tile;
 }
 
 /* The rows of a warp: Tiles times 16. */
@@ -202,7 +113,7 @@ static __device__ __forceinline__ void score_tile(const char *q, const char *key
 
 /* Takes out what rows do not see. */
 template <int D, int Tiles>
-static __device__ void hide_unseen(const aq_attn_partial_args &a, const row_places &places,
+static __device__ void hide_unseen(const aq_attn_partial_args &a, const aq_cuda_row_places &places,
                                    int64_t tile, warp_rows<D, Tiles> &rows) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
@@ -235,13 +146,13 @@ static __device__ __forceinline__ void soften(warp_rows<D, Tiles> &rows) {
                     fmaxf(most, fmaxf(rows.score[t][n][2 * half], rows.score[t][n][2 * half + 1]));
             most = fmaxf(most, __shfl_xor_sync(WHOLE, most, 1));
             most = fmaxf(most, __shfl_xor_sync(WHOLE, most, 2));
-            const float keep = exp2f(rows.m[t][half] - most);
+            const float keep = aq_cuda_exp2(rows.m[t][half] - most);
             float sum = 0.0f;
 #pragma unroll
             for (int n = 0; n < AQ_TILE / 8; n++)
 #pragma unroll
                 for (int e = 2 * half; e < 2 * half + 2; e++) {
-                    rows.score[t][n][e] = exp2f(rows.score[t][n][e] - most);
+                    rows.score[t][n][e] = aq_cuda_exp2(rows.score[t][n][e] - most);
                     sum += rows.score[t][n][e];
                 }
             rows.m[t][half] = most;
@@ -263,10 +174,10 @@ static __device__ __forceinline__ void mix_tile(const char *values, warp_rows<D,
 #pragma unroll
         for (int t = 0; t < Tiles; t++) {
             const float *low = rows.score[t][n], *high = rows.score[t][n + 1];
-            a[t][0] = pair_of(low[0], low[1]);
-            a[t][1] = pair_of(low[2], low[3]);
-            a[t][2] = pair_of(high[0], high[1]);
-            a[t][3] = pair_of(high[2], high[3]);
+            a[t][0] = aq_cuda_pair_of(low[0], low[1]);
+            a[t][1] = aq_cuda_pair_of(low[2], low[3]);
+            a[t][2] = aq_cuda_pair_of(high[0], high[1]);
+            a[t][3] = aq_cuda_pair_of(high[2], high[3]);
         }
 #pragma unroll
         for (int i = 0; i < D / 8; i += 2) {
@@ -303,7 +214,7 @@ static __device__ void give_rows(const aq_attn_partial_args &a, int g, int64_t f
             }
             if (lane % 4 != 0) continue;
             const float m = rows.m[t][half];
-            part[D] = m == LOWEST ? -INFINITY : m / LOG2E;
+            part[D] = m == AQ_PREFILL_LOWEST ? -INFINITY : m / AQ_PREFILL_LOG2E;
             part[D + 1] = l;
         }
 }
@@ -322,15 +233,12 @@ static __global__ void __launch_bounds__(THREADS, 2)
     for (int r = threadIdx.x; r < n_row; r += THREADS)
         pos[r] = first + r < n_all ? a.q_pos[(first + r) / group] : INT64_MIN;
     load_queries<D>(a, g, first, n_row, q);
-    row_places places = {pos, n_row, INT64_MAX, INT64_MIN};
-    for (int r = 0; r < n_row && first + r < n_all; r++) {
-        places.least = pos[r] < places.least ? pos[r] : places.least;
-        places.most = pos[r] > places.most ? pos[r] : places.most;
-    }
+    const aq_cuda_row_places places = aq_cuda_places_of(pos, n_row, n_all - first);
+    const auto any = [](bool says) { return __syncthreads_or(says) != 0; };
     warp_rows<D, Tiles> rows;
 #pragma unroll
     for (int t = 0; t < Tiles; t++) {
-        rows.m[t][0] = rows.m[t][1] = LOWEST;
+        rows.m[t][0] = rows.m[t][1] = AQ_PREFILL_LOWEST;
         rows.l[t][0] = rows.l[t][1] = 0.0f;
 #pragma unroll
         for (int i = 0; i < D / 8; i++)
@@ -338,14 +246,15 @@ static __global__ void __launch_bounds__(THREADS, 2)
                 rows.o[t][i][e] = 0.0f;
     }
     bool whole = false;
-    int64_t tile = next_tile(a, places, share, n_share, &whole);
+    int64_t tile = aq_cuda_next_tile(a, places, share, n_share, THREADS, any, &whole);
     if (tile < a.n_tile) {
         load_keys<D>(cache, aq_cuda_place(a, tile), g, keys);
         load_values<D>(cache, aq_cuda_place(a, tile), g, values);
     }
     while (tile < a.n_tile) {
         bool next_whole = false;
-        const int64_t next = next_tile(a, places, tile + n_share, n_share, &next_whole);
+        const int64_t next =
+            aq_cuda_next_tile(a, places, tile + n_share, n_share, THREADS, any, &next_whole);
         const int64_t next_at = next < a.n_tile ? aq_cuda_place(a, next) : 0;
         aq_cuda_copies_wait<1>();
         __syncthreads();
@@ -384,6 +293,12 @@ bool aq_cuda_prefill_takes(const aq_cuda *cuda, const aq_attn_partial_args *args
 }
 
 void aq_cuda_prefill(aq_cuda *cuda, const aq_attn_partial_args *args) {
+#ifdef AQ_CUDA_HOPPER
+    if (cuda->hopper) {
+        aq_cuda_prefill_hopper(cuda, args);
+        return;
+    }
+#endif
     const int d = args->kv.d_head, n_row = WARPS * 16 * (d == 256 ? 1 : 2);
     const int64_t n_all = args->n_q * (args->n_head / args->kv.n_kv_head);
     const int64_t n_block = (n_all + n_row - 1) / n_row;

@@ -136,7 +136,8 @@ int aq_backend_cuda_devices(void);
 const char *aq_backend_cuda_name(int device, char *out, size_t bytes);
 
 /* A backend on CUDA device `device`. AQUA_CUDA_MATH=fp32 in the environment makes every product
- * one of fp32, which matmul.h leaves to devices for many tokens. Owned by the caller; end it with
+ * one of fp32, which matmul.h leaves to devices for many tokens; AQUA_CUDA_HOPPER=0 leaves out the
+ * kernels that are for devices of compute capability 9.0 alone. Owned by the caller; end it with
  * be->ops->close(be). AQ_ERR_UNSUPPORTED without CUDA or a device, AQ_ERR_USAGE if there is no such
  * device, AQ_ERR_MEMORY. Local. */
 aq_status aq_backend_cuda_open(int device, aq_backend **out);

@@ -166,6 +166,17 @@ const char *aq_backend_cuda_name(int device, char *out, size_t bytes) {
     return out;
 }
 
+/* Code for sm_90a runs on devices of 9.0 alone. */
+static bool is_hopper(aq_cuda *cuda) {
+    const char *wanted = getenv("AQUA_CUDA_HOPPER");
+    int major = 0, minor = 0;
+    check(cuda, cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda->device),
+          "open");
+    check(cuda, cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, cuda->device),
+          "open");
+    return major == 9 && minor == 0 && !(wanted && strcmp(wanted, "0") == 0);
+}
+
 static aq_status open_parts(aq_cuda *cuda) {
     const char *math = getenv("AQUA_CUDA_MATH");
     int bytes = 0;
@@ -179,6 +190,7 @@ static aq_status open_parts(aq_cuda *cuda) {
           cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, cuda->device),
           "open");
     cuda->shared_bytes = (size_t)bytes;
+    cuda->hopper = is_hopper(cuda);
     check(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "open");
     check(cuda, cudaMalloc(&cuda->scratch, AQ_CUDA_SCRATCH_BYTES), "open");
     cuda->scratch_bytes = AQ_CUDA_SCRATCH_BYTES;

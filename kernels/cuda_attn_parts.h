@@ -25,6 +25,10 @@ void aq_cuda_decode_q8(aq_cuda *cuda, const aq_attn_partial_args *args);
 bool aq_cuda_prefill_takes(const aq_cuda *cuda, const aq_attn_partial_args *args);
 void aq_cuda_prefill(aq_cuda *cuda, const aq_attn_partial_args *args);
 
+/* The same cases on Hopper (attn_prefill_hopper_cuda.cu); linked where AQ_CUDA_HOPPER is defined.
+ */
+void aq_cuda_prefill_hopper(aq_cuda *cuda, const aq_attn_partial_args *args);
+
 /* Shares of the tiles for n_block blocks of threads: enough for the device, as far as there are
  * tiles, and scratch for the results. */
 int aq_cuda_shares(const aq_cuda *cuda, const aq_attn_partial_args *args, int64_t n_block);

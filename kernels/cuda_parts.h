@@ -21,6 +21,7 @@ typedef struct {
     cublasHandle_t blas; /* on `stream`; scalars on the host, no TF32 */
     int n_sm;
     bool exact;          /* AQUA_CUDA_MATH=fp32: no factor of a product is rounded */
+    bool hopper;         /* sm_90a runs on it; not with AQUA_CUDA_HOPPER=0 */
     size_t shared_bytes; /* that a block may ask for */
     void *scratch;       /* [scratch_bytes], 256-byte aligned */
     size_t scratch_bytes;

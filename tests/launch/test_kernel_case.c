@@ -2,6 +2,7 @@
 #include "bench/kernel_case.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "tests/support/suite.h"
 
@@ -64,6 +65,32 @@ static void test_dense_reads(void) {
     be->ops->close(be);
 }
 
+/* A query for each token, each of which sees those up to itself: operations of half of the pairs;
+ * and the last query's results are those of one query at the end. */
+static void test_prefill(void) {
+    aq_backend *be = open_backend();
+    const aq_kernel_setting setting = attention(AQ_KERNEL_PREFILL, AQ_KV_F32);
+    aq_kernel_case many, one;
+    CU_ASSERT_EQUAL(reads_of(be, &setting), 2.0 * CONTEXT * 512);
+    if (aq_test_ok(aq_kernel_open(be, &setting, &many))) {
+        CU_ASSERT_EQUAL(many.n_q, CONTEXT);
+        CU_ASSERT_EQUAL(aq_kernel_operations(&many), 4.0 * 64 * 6 * CONTEXT * CONTEXT / 2);
+        call(&many, 0);
+    }
+    const aq_kernel_setting dense = attention(AQ_KERNEL_DENSE, AQ_KV_F32);
+    if (aq_test_ok(aq_kernel_open(be, &dense, &one))) {
+        CU_ASSERT_EQUAL(aq_kernel_operations(&one), 0);
+        memcpy(one.x, many.x + (CONTEXT - 1) * one.n_x, (size_t)one.n_x * sizeof(float));
+        call(&one, 0);
+        for (int64_t i = 0; i < one.n_y; i++)
+            CU_ASSERT_DOUBLE_EQUAL(many.host_y[i], one.host_y[i],
+                                   1e-4 * (1 + fabs((double)one.host_y[i])));
+    }
+    aq_kernel_close(&one);
+    aq_kernel_close(&many);
+    be->ops->close(be);
+}
+
 /* 48 of 64 columns for each of three heads: of the keys between 48 and all. */
 static void test_aqua_reads(void) {
     aq_backend *be = open_backend();
@@ -109,6 +136,7 @@ static void test_matmul_reads(void) {
 
 void aq_test_register(CU_pSuite suite) {
     CU_add_test(suite, "what dense attention reads", test_dense_reads);
+    CU_add_test(suite, "prefill has a query for each token", test_prefill);
     CU_add_test(suite, "what aqua reads", test_aqua_reads);
     CU_add_test(suite, "select takes what it is to take", test_select);
     CU_add_test(suite, "what a product reads", test_matmul_reads);

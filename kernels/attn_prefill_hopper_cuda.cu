@@ -1,0 +1,437 @@
+/* Partial attention of many queries on Hopper (sm_90a): as attn_prefill_cuda.cu, with products of
+ * groups of four warps, whose keys and values are in shared memory.
+ *
+ * A block of threads has 64 rows of a KV head for each of GROUPS groups, and goes through the tiles
+ * one or two a step. One group more makes them bf16 in shared memory, STAGES steps ahead of the
+ * others. Those have scores, the online softmax and results in their registers, and queries in
+ * shared memory. Scores of a step are multiplied while the weights of the step before are with its
+ * values, and the softmax of one group runs beside the products of another (Shah et al. 2024, arXiv
+ * 2407.08608). */
+#include <math.h>
+
+#include "kernels/cuda_prefill_parts.h"
+#include "kernels/cuda_wgmma_parts.h"
+
+#define GROUPS  2
+#define ROWS    64 /* of a group */
+#define STAGES  2
+#define GROUP   128 /* threads */
+#define THREADS ((GROUPS + 1) * GROUP)
+#define WHOLE   0xffffffffu
+
+/* Registers of a thread: of 168 that each has, those who load give some to the others. Together no
+ * more than all have. */
+#define LOADER_REGISTERS   88
+#define MULTIPLY_REGISTERS 208
+
+/* Numbers of barriers of threads; 0 is that of the block. */
+#define LOADERS     1
+#define FIRST_GROUP 2
+
+template <int D> struct prefill_shape {
+    static constexpr int tiles = D > 128 ? 1 : 2; /* of a step */
+    static constexpr int tokens = tiles * AQ_TILE;
+    static constexpr int width = D > 128 ? 128 : D; /* of results that are summed by one product */
+    static constexpr int parts = D / width;
+};
+
+template <int D> struct prefill_step {
+    int64_t tile[prefill_shape<D>::tiles]; /* -1: none; the first is -1 behind the last step */
+    bool whole;                            /* all rows see all of it */
+};
+
+/* Rows of 128 bytes, in panels one behind the other of 64 columns: queries [D / 64, ROWS, 64] of a
+ * group, keys by token and values [D / 64, tokens, 64]; keys by column [tiles, D, 64]. */
+template <int D> struct prefill_shared {
+    char q[GROUPS][ROWS * D * 2];
+    char keys[STAGES][prefill_shape<D>::tokens * D * 2];
+    char values[STAGES][prefill_shape<D>::tokens * D * 2];
+    int64_t pos[GROUPS * ROWS]; /* of the query; INT64_MIN behind the last */
+    prefill_step<D> step[STAGES];
+    uint64_t keys_full[STAGES], keys_free[STAGES], values_full[STAGES], values_free[STAGES];
+};
+
+/* Place of piece `piece` of row `row` in panels of n_row rows. */
+static __device__ __forceinline__ int panel_piece(int row, int piece, int n_row) {
+    return piece / 8 * n_row * AQ_WGMMA_ROW + aq_cuda_wgmma_piece(row, piece % 8);
+}
+
+template <int D, bool ByColumn>
+static __device__ void load_keys(const aq_attn_partial_args &a, const aq_cuda_cache &cache, int g,
+                                 const int64_t *tiles, char *to) {
+#pragma unroll
+    for (int t = 0; t < prefill_shape<D>::tiles; t++) {
+        if (tiles[t] < 0) continue;
+        aq_cuda_load_key_tile<D, ByColumn>(
+            cache, aq_cuda_place(a, tiles[t]), g, GROUP, [&](int row, int piece) {
+                return to + (ByColumn
+                                 ? t * D * AQ_WGMMA_ROW + aq_cuda_wgmma_piece(row, piece)
+                                 : panel_piece(t * AQ_TILE + row, piece, prefill_shape<D>::tokens));
+            });
+    }
+    aq_cuda_copies_end();
+}
+
+/* Zeros for a tile that is none: its weights are 0. */
+template <int D>
+static __device__ void load_values(const aq_attn_partial_args &a, const aq_cuda_cache &cache, int g,
+                                   const int64_t *tiles, char *to) {
+#pragma unroll
+    for (int t = 0; t < prefill_shape<D>::tiles; t++) {
+        const auto place = [&](int s, int piece) {
+            return to + panel_piece(t * AQ_TILE + s, piece, prefill_shape<D>::tokens);
+        };
+        if (tiles[t] >= 0)
+            aq_cuda_load_value_tile<D>(cache, aq_cuda_place(a, tiles[t]), g, GROUP, place);
+        else
+            for (int i = threadIdx.x; i < AQ_TILE * D / 8; i += GROUP)
+                *(uint4 *)place(i / (D / 8), i % (D / 8)) = make_uint4(0, 0, 0, 0);
+    }
+    aq_cuda_copies_end();
+}
+
+/* Says that all copies but the last N batches of them have arrived. */
+template <int N> static __device__ __forceinline__ void say_full(uint64_t *barrier) {
+    aq_cuda_copies_wait<N>();
+    aq_cuda_wgmma_show();
+    aq_cuda_barrier_arrive(barrier);
+}
+
+/* Puts one step after the other to shared memory. */
+template <int D, bool ByColumn>
+static __device__ void load_steps(const aq_attn_partial_args &a, const aq_cuda_cache &cache,
+                                  int n_share, int64_t n_real, prefill_shared<D> &shared) {
+    constexpr int n_tile = prefill_shape<D>::tiles;
+    const int g = blockIdx.y;
+    const aq_cuda_row_places places = aq_cuda_places_of(shared.pos, GROUPS * ROWS, n_real);
+    const auto any = [](bool says) { return aq_cuda_barrier_any(LOADERS, GROUP, says); };
+    int64_t next = blockIdx.z;
+    for (uint32_t i = 0;; i++) {
+        const int stage = i % STAGES;
+        const uint32_t parity = i / STAGES % 2 ^ 1;
+        prefill_step<D> step = {{0}, true};
+#pragma unroll
+        for (int t = 0; t < n_tile; t++) {
+            bool whole = false;
+            const int64_t tile = aq_cuda_next_tile(a, places, next, n_share, GROUP, any, &whole);
+            step.tile[t] = tile < a.n_tile ? tile : -1;
+            step.whole = step.whole && whole;
+            next = tile < a.n_tile ? tile + n_share : a.n_tile;
+        }
+        aq_cuda_barrier_wait(&shared.keys_free[stage], parity);
+        if (threadIdx.x == 0) shared.step[stage] = step;
+        load_keys<D, ByColumn>(a, cache, g, step.tile, shared.keys[stage]);
+        if (i > 0) say_full<1>(&shared.values_full[(i - 1) % STAGES]);
+        if (step.tile[0] < 0) {
+            say_full<0>(&shared.keys_full[stage]);
+            return;
+        }
+        aq_cuda_barrier_wait(&shared.values_free[stage], parity);
+        load_values<D>(a, cache, g, step.tile, shared.values[stage]);
+        say_full<1>(&shared.keys_full[stage]);
+    }
+}
+
+/* The rows first .. of KV head g for a group, scaled by scale and log2 e. */
+template <int D>
+static __device__ void load_queries(const aq_attn_partial_args &a, int64_t first, int barrier,
+                                    char *to) {
+    const int g = blockIdx.y, thread = threadIdx.x % GROUP;
+    const int64_t n_all = a.n_q * (a.n_head / a.kv.n_kv_head);
+    const float scale = a.scale * AQ_PREFILL_LOG2E;
+    for (int i = thread; i < ROWS * D / 8; i += GROUP) {
+        const int64_t row = first + i / (D / 8);
+        const int piece = i % (D / 8);
+        float x[8];
+        for (int k = 0; k < 8; k++)
+            x[k] = row < n_all && !a.dims
+                       ? scale * a.q[aq_cuda_row_at(a, g, row) * D + 8 * piece + k]
+                       : 0.0f;
+        *(uint4 *)(to + panel_piece(i / (D / 8), piece, ROWS)) = aq_cuda_eight_of(x);
+    }
+    aq_cuda_barrier_some(barrier, GROUP);
+    for (int i = thread; a.dims && i < ROWS * a.n_dim; i += GROUP) {
+        const int r = i / a.n_dim;
+        if (first + r >= n_all) continue;
+        const int64_t from = aq_cuda_row_at(a, g, first + r);
+        const int c = a.dims[from * a.n_dim + i % a.n_dim];
+        __nv_bfloat16 *piece = (__nv_bfloat16 *)(to + panel_piece(r, c / 8, ROWS));
+        piece[c % 8] = __float2bfloat16_rn(scale * a.q[from * D + c]);
+    }
+    aq_cuda_wgmma_show();
+    aq_cuda_barrier_some(barrier, GROUP);
+}
+
+/* What a thread has of the rows of its group: rows 16 warp + lane / 4 and that + 8. */
+template <int D> struct group_rows {
+    float score[prefill_shape<D>::tokens / 2];
+    uint32_t weight[prefill_shape<D>::tokens / 4]; /* pairs of bf16 */
+    float o[prefill_shape<D>::parts][prefill_shape<D>::width / 2];
+    float m[2], l[2]; /* l of this thread's tokens */
+};
+
+/* Starts the products of queries and keys. */
+template <int D, bool ByColumn>
+static __device__ __forceinline__ void score_step(const char *q, const char *keys,
+                                                  group_rows<D> &rows) {
+    constexpr int n_token = prefill_shape<D>::tokens;
+    aq_cuda_wgmma_hold(rows.score);
+    aq_cuda_wgmma_begin();
+#pragma unroll
+    for (int c = 0; c < D / 16; c++) {
+        const char *of_q = q + c / 4 * ROWS * AQ_WGMMA_ROW + c % 4 * 32;
+        const char *of_keys = ByColumn ? keys + c * 2 * AQ_WGMMA_EIGHT
+                                       : keys + c / 4 * n_token * AQ_WGMMA_ROW + c % 4 * 32;
+        aq_cuda_wgmma<ByColumn>(rows.score, aq_cuda_wgmma_matrix(of_q, 16),
+                                aq_cuda_wgmma_matrix(of_keys, ByColumn ? D * AQ_WGMMA_ROW : 16),
+                                c > 0);
+    }
+    aq_cuda_wgmma_end();
+}
+
+/* Starts the products of weights and values. */
+template <int D>
+static __device__ __forceinline__ void mix_step(const char *values, group_rows<D> &rows) {
+    constexpr int n_token = prefill_shape<D>::tokens, width = prefill_shape<D>::width;
+#pragma unroll
+    for (int part = 0; part < prefill_shape<D>::parts; part++)
+        aq_cuda_wgmma_hold(rows.o[part]);
+    aq_cuda_wgmma_begin();
+#pragma unroll
+    for (int s = 0; s < n_token / 16; s++)
+#pragma unroll
+        for (int part = 0; part < prefill_shape<D>::parts; part++)
+            aq_cuda_wgmma_rows(
+                rows.o[part], rows.weight + 4 * s,
+                aq_cuda_wgmma_matrix(values + part * (width / 64) * n_token * AQ_WGMMA_ROW +
+                                         s * 2 * AQ_WGMMA_EIGHT,
+                                     n_token * AQ_WGMMA_ROW));
+    aq_cuda_wgmma_end();
+}
+
+/* Takes out what rows do not see. */
+template <int D>
+static __device__ void hide_unseen(const aq_attn_partial_args &a, const int64_t pos[2],
+                                   const prefill_step<D> &step, group_rows<D> &rows) {
+#pragma unroll
+    for (int n = 0; n < prefill_shape<D>::tokens / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int64_t tile = step.tile[n / (AQ_TILE / 8)];
+            const int s = 8 * n % AQ_TILE + threadIdx.x % 4 * 2 + e;
+            const int64_t token = tile < 0 ? INT64_MAX : aq_cuda_token_pos(a, tile, s);
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                if (!aq_cuda_sees(a, pos[half], token))
+                    rows.score[4 * n + 2 * half + e] = -INFINITY;
+        }
+}
+
+/* Scores, of base 2, become weights in fp32; what was summed before counts `keep` times. */
+template <int D> static __device__ __forceinline__ void soften(group_rows<D> &rows, float keep[2]) {
+    constexpr int n_eight = prefill_shape<D>::tokens / 8;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float most[2] = {rows.m[half], rows.m[half]}, sum[2] = {0.0f, 0.0f};
+#pragma unroll
+        for (int n = 0; n < n_eight; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++)
+                most[e] = fmaxf(most[e], rows.score[4 * n + 2 * half + e]);
+        float m = fmaxf(most[0], most[1]);
+        m = fmaxf(m, __shfl_xor_sync(WHOLE, m, 1));
+        m = fmaxf(m, __shfl_xor_sync(WHOLE, m, 2));
+        keep[half] = aq_cuda_exp2(rows.m[half] - m);
+#pragma unroll
+        for (int n = 0; n < n_eight; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                float *score = &rows.score[4 * n + 2 * half + e];
+                *score = aq_cuda_exp2(*score - m);
+                sum[e] += *score;
+            }
+        rows.m[half] = m;
+        rows.l[half] = rows.l[half] * keep[half] + (sum[0] + sum[1]);
+    }
+}
+
+template <int D> static __device__ __forceinline__ void pack_weights(group_rows<D> &rows) {
+#pragma unroll
+    for (int i = 0; i < prefill_shape<D>::tokens / 4; i++)
+        rows.weight[i] = aq_cuda_pair_of(rows.score[2 * i], rows.score[2 * i + 1]);
+}
+
+template <int D>
+static __device__ __forceinline__ void rescale(group_rows<D> &rows, const float keep[2]) {
+    if (!__any_sync(WHOLE, keep[0] != 1.0f || keep[1] != 1.0f)) return;
+#pragma unroll
+    for (int part = 0; part < prefill_shape<D>::parts; part++)
+#pragma unroll
+        for (int i = 0; i < prefill_shape<D>::width / 2; i++)
+            rows.o[part][i] *= keep[i / 2 % 2];
+}
+
+template <int D> static __device__ __forceinline__ void hold_results(group_rows<D> &rows) {
+#pragma unroll
+    for (int part = 0; part < prefill_shape<D>::parts; part++)
+        aq_cuda_wgmma_hold(rows.o[part]);
+}
+
+/* Says for this warp that it has read what others may now write over. */
+static __device__ __forceinline__ void say_free(uint64_t *barrier) {
+    if (threadIdx.x % 32 == 0) aq_cuda_barrier_arrive(barrier);
+}
+
+/* Goes through the steps with the rows of a group, the first of which is at pos[0]. */
+template <int D, bool ByColumn>
+static __device__ __forceinline__ void attend_steps(const aq_attn_partial_args &a, const char *q,
+                                                    const int64_t pos[2], prefill_shared<D> &shared,
+                                                    group_rows<D> &rows) {
+    float keep[2];
+    aq_cuda_barrier_wait(&shared.keys_full[0], 0);
+    prefill_step<D> step = shared.step[0];
+    if (step.tile[0] < 0) return;
+    score_step<D, ByColumn>(q, shared.keys[0], rows);
+    aq_cuda_wgmma_wait<0>();
+    aq_cuda_wgmma_hold(rows.score);
+    say_free(&shared.keys_free[0]);
+    if (!step.whole) hide_unseen<D>(a, pos, step, rows);
+    soften<D>(rows, keep);
+    pack_weights<D>(rows);
+    uint32_t i = 1; /* the step whose scores come next; the weights are of the one before */
+    for (;; i++) {
+        const int stage = i % STAGES, before = (i - 1) % STAGES;
+        aq_cuda_barrier_wait(&shared.keys_full[stage], i / STAGES % 2);
+        step = shared.step[stage];
+        if (step.tile[0] < 0) break;
+        score_step<D, ByColumn>(q, shared.keys[stage], rows);
+        aq_cuda_barrier_wait(&shared.values_full[before], (i - 1) / STAGES % 2);
+        mix_step<D>(shared.values[before], rows);
+        aq_cuda_wgmma_wait<1>();
+        aq_cuda_wgmma_hold(rows.score);
+        say_free(&shared.keys_free[stage]);
+        if (!step.whole) hide_unseen<D>(a, pos, step, rows);
+        soften<D>(rows, keep);
+        aq_cuda_wgmma_wait<0>();
+        hold_results<D>(rows);
+        say_free(&shared.values_free[before]);
+        pack_weights<D>(rows);
+        rescale<D>(rows, keep);
+    }
+    aq_cuda_barrier_wait(&shared.values_full[(i - 1) % STAGES], (i - 1) / STAGES % 2);
+    mix_step<D>(shared.values[(i - 1) % STAGES], rows);
+    aq_cuda_wgmma_wait<0>();
+    hold_results<D>(rows);
+}
+
+template <int D>
+static __device__ void give_rows(const aq_attn_partial_args &a, int64_t first, group_rows<D> &rows,
+                                 float *parts) {
+    constexpr int width = prefill_shape<D>::width;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x % GROUP / 32;
+    const int64_t n_all = a.n_q * (a.n_head / a.kv.n_kv_head);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float l = rows.l[half];
+        l += __shfl_xor_sync(WHOLE, l, 1);
+        l += __shfl_xor_sync(WHOLE, l, 2);
+        const int64_t row = first + warp * 16 + half * 8 + lane / 4;
+        if (row >= n_all) continue;
+        float *part = parts + aq_cuda_row_at(a, blockIdx.y, row) * (D + 2);
+#pragma unroll
+        for (int i = 0; i < D / 8; i++)
+#pragma unroll
+            for (int e = 0; e < 2; e++)
+                part[8 * i + lane % 4 * 2 + e] =
+                    rows.o[8 * i / width][8 * i % width / 2 + 2 * half + e];
+        if (lane % 4 != 0) continue;
+        const float m = rows.m[half];
+        part[D] = m == AQ_PREFILL_LOWEST ? -INFINITY : m / AQ_PREFILL_LOG2E;
+        part[D + 1] = l;
+    }
+}
+
+template <int D, bool ByColumn>
+static __device__ __forceinline__ void attend(const aq_attn_partial_args &a, int64_t first,
+                                              prefill_shared<D> &shared, float *parts) {
+    const int group = threadIdx.x / GROUP - 1, lane = threadIdx.x % 32;
+    const int row = group * ROWS + threadIdx.x % GROUP / 32 * 16 + lane / 4;
+    const int64_t pos[2] = {shared.pos[row], shared.pos[row + 8]};
+    first += group * ROWS;
+    load_queries<D>(a, first, FIRST_GROUP + group, shared.q[group]);
+    group_rows<D> rows;
+    for (int half = 0; half < 2; half++) {
+        rows.m[half] = AQ_PREFILL_LOWEST;
+        rows.l[half] = 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < prefill_shape<D>::tokens / 2; i++)
+        rows.score[i] = 0.0f;
+#pragma unroll
+    for (int part = 0; part < prefill_shape<D>::parts; part++)
+#pragma unroll
+        for (int i = 0; i < prefill_shape<D>::width / 2; i++)
+            rows.o[part][i] = 0.0f;
+    attend_steps<D, ByColumn>(a, shared.q[group], pos, shared, rows);
+    give_rows<D>(a, first, rows, parts + (int64_t)blockIdx.z * a.n_q * a.n_head * (D + 2));
+}
+
+/* The last rows, which see most, first. */
+template <int D, bool ByColumn>
+static __global__ void __launch_bounds__(THREADS, 1)
+    prefill(const aq_attn_partial_args a, const aq_cuda_cache cache, int n_share, float *parts) {
+    extern __shared__ char memory[];
+    prefill_shared<D> &shared = *(prefill_shared<D> *)(((uintptr_t)memory + AQ_WGMMA_EIGHT - 1) /
+                                                       AQ_WGMMA_EIGHT * AQ_WGMMA_EIGHT);
+    constexpr int n_row = GROUPS * ROWS;
+    const int group = a.n_head / a.kv.n_kv_head;
+    const int64_t first = (int64_t)(gridDim.x - 1 - blockIdx.x) * n_row, n_all = a.n_q * group;
+    for (int r = threadIdx.x; r < n_row; r += THREADS)
+        shared.pos[r] = first + r < n_all ? a.q_pos[(first + r) / group] : INT64_MIN;
+    if (threadIdx.x < STAGES) {
+        aq_cuda_barrier_open(&shared.keys_full[threadIdx.x], GROUP);
+        aq_cuda_barrier_open(&shared.values_full[threadIdx.x], GROUP);
+        aq_cuda_barrier_open(&shared.keys_free[threadIdx.x], GROUPS * GROUP / 32);
+        aq_cuda_barrier_open(&shared.values_free[threadIdx.x], GROUPS * GROUP / 32);
+    }
+    __syncthreads();
+    if (threadIdx.x < GROUP) {
+        aq_cuda_registers_less<LOADER_REGISTERS>();
+        load_steps<D, ByColumn>(a, cache, n_share, n_all - first, shared);
+    } else {
+        aq_cuda_registers_more<MULTIPLY_REGISTERS>();
+        attend<D, ByColumn>(a, first, shared, parts);
+    }
+}
+
+typedef void (*prefill_kernel)(const aq_attn_partial_args, const aq_cuda_cache, int, float *);
+
+template <int D> static prefill_kernel kernel_of(aq_key_order order) {
+    return order == AQ_KEYS_BY_COLUMN ? prefill<D, true> : prefill<D, false>;
+}
+
+template <int D>
+static void launch(aq_cuda *cuda, const aq_attn_partial_args *args, dim3 grid, float *parts) {
+    const prefill_kernel kernel = kernel_of<D>(args->kv.key_order);
+    const size_t bytes = sizeof(prefill_shared<D>) + AQ_WGMMA_EIGHT;
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    kernel<<<grid, THREADS, bytes, cuda->stream>>>(*args, aq_cuda_cache_of(&args->kv), (int)grid.z,
+                                                   parts);
+}
+
+void aq_cuda_prefill_hopper(aq_cuda *cuda, const aq_attn_partial_args *args) {
+    const int d = args->kv.d_head, n_row = GROUPS * ROWS;
+    const int64_t n_all = args->n_q * (args->n_head / args->kv.n_kv_head);
+    const int64_t n_block = (n_all + n_row - 1) / n_row;
+    const int n_share = aq_cuda_shares(cuda, args, n_block * args->kv.n_kv_head);
+    float *parts = n_share > 1 ? (float *)cuda->scratch : args->part;
+    const dim3 grid((unsigned)n_block, (unsigned)args->kv.n_kv_head, (unsigned)n_share);
+    if (d == 64)
+        launch<64>(cuda, args, grid, parts);
+    else if (d == 128)
+        launch<128>(cuda, args, grid, parts);
+    else
+        launch<256>(cuda, args, grid, parts);
+    if (n_share > 1)
+        aq_cuda_join_parts(cuda, parts, n_share, args->n_q * args->n_head, d, args->part);
+}
