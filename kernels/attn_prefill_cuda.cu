@@ -22,13 +22,17 @@ static __device__ __forceinline__ int piece_at(int row, int piece, int row_piece
  * arrives later. */
 template <int D>
 static __device__ void load_keys(const aq_cuda_cache &cache, int64_t at, int g, char *to) {
+    const uint8_t *block = aq_cuda_key_block(cache, at, g);
+    const auto place = [=](int row, int more, int piece, int row_pieces) {
+        return to + piece_at(row + more, piece, row_pieces);
+    };
     if (cache.kv.key_order == AQ_KEYS_BY_COLUMN)
-        aq_cuda_load_key_tile<D, true>(cache, at, g, THREADS, [=](int c, int piece) {
-            return to + piece_at(c, piece, AQ_TILE / 8);
+        aq_cuda_put_keys<D, true, THREADS>(cache, at, g, block, [=](int c, int more, int piece) {
+            return place(c, more, piece, AQ_TILE / 8);
         });
     else
-        aq_cuda_load_key_tile<D, false>(cache, at, g, THREADS, [=](int s, int piece) {
-            return to + piece_at(s, piece, D / 8);
+        aq_cuda_put_keys<D, false, THREADS>(cache, at, g, block, [=](int s, int more, int piece) {
+            return place(s, more, piece, D / 8);
         });
     aq_cuda_copies_end();
 }
@@ -36,8 +40,9 @@ static __device__ void load_keys(const aq_cuda_cache &cache, int64_t at, int g, 
 /* Values of a tile, [AQ_TILE, d_head]. */
 template <int D>
 static __device__ void load_values(const aq_cuda_cache &cache, int64_t at, int g, char *to) {
-    aq_cuda_load_value_tile<D>(cache, at, g, THREADS,
-                               [=](int s, int piece) { return to + piece_at(s, piece, D / 8); });
+    aq_cuda_put_values<D, THREADS>(
+        cache, at, g, aq_cuda_value_block(cache, at, g),
+        [=](int s, int more, int piece) { return to + piece_at(s + more, piece, D / 8); });
     aq_cuda_copies_end();
 }
 

@@ -46,89 +46,175 @@ template <int D> struct prefill_shared {
     char q[GROUPS][ROWS * D * 2];
     char keys[STAGES][prefill_shape<D>::tokens * D * 2];
     char values[STAGES][prefill_shape<D>::tokens * D * 2];
+    /* Blocks of codes of the next step, as in the cache: low and step, or step and zero, codes. */
+    uint8_t key_codes[prefill_shape<D>::tiles][4 * D + AQ_TILE * D];
+    uint8_t value_codes[prefill_shape<D>::tiles][3 * AQ_TILE + AQ_TILE * D];
     int64_t pos[GROUPS * ROWS]; /* of the query; INT64_MIN behind the last */
     prefill_step<D> step[STAGES];
     uint64_t keys_full[STAGES], keys_free[STAGES], values_full[STAGES], values_free[STAGES];
 };
 
-/* Place of piece `piece` of row `row` in panels of n_row rows. */
-static __device__ __forceinline__ int panel_piece(int row, int piece, int n_row) {
-    return piece / 8 * n_row * AQ_WGMMA_ROW + aq_cuda_wgmma_piece(row, piece % 8);
+/* Place of piece `piece` of row `row` + `more` in panels of n_row rows; `more` is a multiple of a
+ * power of 2 above `row`, so that its part of the place is known to the compiler. */
+static __device__ __forceinline__ int panel_piece(int row, int more, int piece, int n_row) {
+    return piece / 8 * n_row * AQ_WGMMA_ROW + more * AQ_WGMMA_ROW +
+           (aq_cuda_wgmma_piece(row, piece % 8) ^ (more & 7) << 4);
+}
+
+/* Starts to copy a block of codes of `bytes` bytes. */
+template <int Bytes>
+static __device__ __forceinline__ void fetch_codes(const uint8_t *block, uint8_t *to) {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < Bytes / 16; i += GROUP)
+        aq_cuda_copy16(to + 16 * i, block + 16 * i);
+}
+
+/* What the group that loads knows. */
+struct prefill_loader {
+    const aq_attn_partial_args &a;
+    const aq_cuda_cache &cache;
+    int g, n_share;
+    int64_t next;                  /* the tile to look at */
+    bool fetch_keys, fetch_values; /* codes of bytes, which are fetched a step ahead */
+};
+
+template <int D>
+static __device__ __forceinline__ prefill_step<D> find_step(prefill_loader &loader,
+                                                            const aq_cuda_row_places &places) {
+    const auto any = [](bool says) { return aq_cuda_barrier_any(LOADERS, GROUP, says); };
+    prefill_step<D> step = {{0}, true};
+#pragma unroll
+    for (int t = 0; t < prefill_shape<D>::tiles; t++) {
+        bool whole = false;
+        const int64_t tile =
+            aq_cuda_next_tile(loader.a, places, loader.next, loader.n_share, GROUP, any, &whole);
+        step.tile[t] = tile < loader.a.n_tile ? tile : -1;
+        step.whole = step.whole && whole;
+        loader.next = tile < loader.a.n_tile ? tile + loader.n_share : loader.a.n_tile;
+    }
+    return step;
+}
+
+template <int D>
+static __device__ __forceinline__ void
+fetch_keys(const prefill_loader &loader, const prefill_step<D> &step, prefill_shared<D> &shared) {
+#pragma unroll
+    for (int t = 0; t < prefill_shape<D>::tiles; t++) {
+        const int64_t at = step.tile[t] < 0 ? -1 : aq_cuda_place(loader.a, step.tile[t]);
+        if (loader.fetch_keys && at >= 0 && !aq_cuda_open(loader.cache, at))
+            fetch_codes<4 * D + AQ_TILE * D>(aq_cuda_key_block(loader.cache, at, loader.g),
+                                             shared.key_codes[t]);
+    }
+}
+
+template <int D>
+static __device__ __forceinline__ void
+fetch_values(const prefill_loader &loader, const prefill_step<D> &step, prefill_shared<D> &shared) {
+#pragma unroll
+    for (int t = 0; t < prefill_shape<D>::tiles; t++) {
+        const int64_t at = step.tile[t] < 0 ? -1 : aq_cuda_place(loader.a, step.tile[t]);
+        if (loader.fetch_values && at >= 0 && !aq_cuda_open(loader.cache, at))
+            fetch_codes<3 * AQ_TILE + AQ_TILE * D>(aq_cuda_value_block(loader.cache, at, loader.g),
+                                                   shared.value_codes[t]);
+    }
 }
 
 template <int D, bool ByColumn>
-static __device__ void load_keys(const aq_attn_partial_args &a, const aq_cuda_cache &cache, int g,
-                                 const int64_t *tiles, char *to) {
+static __device__ __forceinline__ void put_keys(const prefill_loader &loader,
+                                                const prefill_step<D> &step,
+                                                prefill_shared<D> &shared, int stage) {
 #pragma unroll
     for (int t = 0; t < prefill_shape<D>::tiles; t++) {
-        if (tiles[t] < 0) continue;
-        aq_cuda_load_key_tile<D, ByColumn>(
-            cache, aq_cuda_place(a, tiles[t]), g, GROUP, [&](int row, int piece) {
-                return to + (ByColumn
-                                 ? t * D * AQ_WGMMA_ROW + aq_cuda_wgmma_piece(row, piece)
-                                 : panel_piece(t * AQ_TILE + row, piece, prefill_shape<D>::tokens));
+        if (step.tile[t] < 0) continue;
+        const int64_t at = aq_cuda_place(loader.a, step.tile[t]);
+        char *to = shared.keys[stage] + t * AQ_TILE * AQ_WGMMA_ROW * (ByColumn ? D / 64 : 1);
+        aq_cuda_put_keys<D, ByColumn, GROUP>(
+            loader.cache, at, loader.g, shared.key_codes[t], [=](int row, int more, int piece) {
+                return to + panel_piece(row, more, piece, ByColumn ? 0 : prefill_shape<D>::tokens);
             });
     }
-    aq_cuda_copies_end();
 }
 
 /* Zeros for a tile that is none: its weights are 0. */
 template <int D>
-static __device__ void load_values(const aq_attn_partial_args &a, const aq_cuda_cache &cache, int g,
-                                   const int64_t *tiles, char *to) {
+static __device__ __forceinline__ void put_values(const prefill_loader &loader,
+                                                  const prefill_step<D> &step,
+                                                  prefill_shared<D> &shared, int stage) {
 #pragma unroll
     for (int t = 0; t < prefill_shape<D>::tiles; t++) {
-        const auto place = [&](int s, int piece) {
-            return to + panel_piece(t * AQ_TILE + s, piece, prefill_shape<D>::tokens);
-        };
-        if (tiles[t] >= 0)
-            aq_cuda_load_value_tile<D>(cache, aq_cuda_place(a, tiles[t]), g, GROUP, place);
-        else
+        char *to = shared.values[stage] + t * AQ_TILE * AQ_WGMMA_ROW;
+        if (step.tile[t] < 0) {
             for (int i = threadIdx.x; i < AQ_TILE * D / 8; i += GROUP)
-                *(uint4 *)place(i / (D / 8), i % (D / 8)) = make_uint4(0, 0, 0, 0);
+                *(uint4 *)(to + panel_piece(i % AQ_TILE, 0, i / AQ_TILE,
+                                            prefill_shape<D>::tokens)) = make_uint4(0, 0, 0, 0);
+            continue;
+        }
+        const int64_t at = aq_cuda_place(loader.a, step.tile[t]);
+        aq_cuda_put_values<D, GROUP>(
+            loader.cache, at, loader.g, shared.value_codes[t], [=](int s, int more, int piece) {
+                return to + panel_piece(s, more, piece, prefill_shape<D>::tokens);
+            });
     }
-    aq_cuda_copies_end();
 }
 
-/* Says that all copies but the last N batches of them have arrived. */
-template <int N> static __device__ __forceinline__ void say_full(uint64_t *barrier) {
+/* Waits until all copies but the last N batches have arrived, everyone's. */
+template <int N> static __device__ __forceinline__ void await_codes(void) {
     aq_cuda_copies_wait<N>();
+    aq_cuda_barrier_some(LOADERS, GROUP);
+}
+
+static __device__ __forceinline__ void say_full(uint64_t *barrier) {
     aq_cuda_wgmma_show();
     aq_cuda_barrier_arrive(barrier);
 }
 
-/* Puts one step after the other to shared memory. */
+/* Puts one step after the other to shared memory. Copies come in batches: keys and then values of
+ * each step, or the codes of the step after it. */
 template <int D, bool ByColumn>
 static __device__ void load_steps(const aq_attn_partial_args &a, const aq_cuda_cache &cache,
                                   int n_share, int64_t n_real, prefill_shared<D> &shared) {
-    constexpr int n_tile = prefill_shape<D>::tiles;
-    const int g = blockIdx.y;
     const aq_cuda_row_places places = aq_cuda_places_of(shared.pos, GROUPS * ROWS, n_real);
-    const auto any = [](bool says) { return aq_cuda_barrier_any(LOADERS, GROUP, says); };
-    int64_t next = blockIdx.z;
+    const bool copies_keys = cache.kv.key_type == AQ_KV_BF16;
+    const bool copies_values = cache.kv.value_type == AQ_KV_BF16;
+    prefill_loader loader = {a,
+                             cache,
+                             (int)blockIdx.y,
+                             n_share,
+                             blockIdx.z,
+                             cache.kv.key_type == AQ_KV_Q8,
+                             cache.kv.value_type == AQ_KV_Q8};
+    prefill_step<D> step = find_step<D>(loader, places);
+    fetch_keys<D>(loader, step, shared);
+    aq_cuda_copies_end();
+    fetch_values<D>(loader, step, shared);
+    aq_cuda_copies_end();
     for (uint32_t i = 0;; i++) {
         const int stage = i % STAGES;
         const uint32_t parity = i / STAGES % 2 ^ 1;
-        prefill_step<D> step = {{0}, true};
-#pragma unroll
-        for (int t = 0; t < n_tile; t++) {
-            bool whole = false;
-            const int64_t tile = aq_cuda_next_tile(a, places, next, n_share, GROUP, any, &whole);
-            step.tile[t] = tile < a.n_tile ? tile : -1;
-            step.whole = step.whole && whole;
-            next = tile < a.n_tile ? tile + n_share : a.n_tile;
-        }
+        const prefill_step<D> next = find_step<D>(loader, places);
         aq_cuda_barrier_wait(&shared.keys_free[stage], parity);
         if (threadIdx.x == 0) shared.step[stage] = step;
-        load_keys<D, ByColumn>(a, cache, g, step.tile, shared.keys[stage]);
-        if (i > 0) say_full<1>(&shared.values_full[(i - 1) % STAGES]);
-        if (step.tile[0] < 0) {
-            say_full<0>(&shared.keys_full[stage]);
-            return;
+        if (loader.fetch_keys) await_codes<1>();
+        put_keys<D, ByColumn>(loader, step, shared, stage);
+        if (!copies_keys) say_full(&shared.keys_full[stage]);
+        if (loader.fetch_keys) aq_cuda_barrier_some(LOADERS, GROUP);
+        fetch_keys<D>(loader, next, shared);
+        aq_cuda_copies_end();
+        aq_cuda_copies_wait<1>();
+        if (copies_values && i > 0) say_full(&shared.values_full[(i - 1) % STAGES]);
+        if (copies_keys) {
+            aq_cuda_copies_wait<0>();
+            say_full(&shared.keys_full[stage]);
         }
+        if (step.tile[0] < 0) return;
         aq_cuda_barrier_wait(&shared.values_free[stage], parity);
-        load_values<D>(a, cache, g, step.tile, shared.values[stage]);
-        say_full<1>(&shared.keys_full[stage]);
+        if (loader.fetch_values) await_codes<1>();
+        put_values<D>(loader, step, shared, stage);
+        if (!copies_values) say_full(&shared.values_full[stage]);
+        if (loader.fetch_values) aq_cuda_barrier_some(LOADERS, GROUP);
+        fetch_values<D>(loader, next, shared);
+        aq_cuda_copies_end();
+        step = next;
     }
 }
 
@@ -147,7 +233,7 @@ static __device__ void load_queries(const aq_attn_partial_args &a, int64_t first
             x[k] = row < n_all && !a.dims
                        ? scale * a.q[aq_cuda_row_at(a, g, row) * D + 8 * piece + k]
                        : 0.0f;
-        *(uint4 *)(to + panel_piece(i / (D / 8), piece, ROWS)) = aq_cuda_eight_of(x);
+        *(uint4 *)(to + panel_piece(i / (D / 8), 0, piece, ROWS)) = aq_cuda_eight_of(x);
     }
     aq_cuda_barrier_some(barrier, GROUP);
     for (int i = thread; a.dims && i < ROWS * a.n_dim; i += GROUP) {
@@ -155,7 +241,7 @@ static __device__ void load_queries(const aq_attn_partial_args &a, int64_t first
         if (first + r >= n_all) continue;
         const int64_t from = aq_cuda_row_at(a, g, first + r);
         const int c = a.dims[from * a.n_dim + i % a.n_dim];
-        __nv_bfloat16 *piece = (__nv_bfloat16 *)(to + panel_piece(r, c / 8, ROWS));
+        __nv_bfloat16 *piece = (__nv_bfloat16 *)(to + panel_piece(r, 0, c / 8, ROWS));
         piece[c % 8] = __float2bfloat16_rn(scale * a.q[from * D + c]);
     }
     aq_cuda_wgmma_show();
@@ -380,9 +466,8 @@ static __device__ __forceinline__ void attend(const aq_attn_partial_args &a, int
 template <int D, bool ByColumn>
 static __global__ void __launch_bounds__(THREADS, 1)
     prefill(const aq_attn_partial_args a, const aq_cuda_cache cache, int n_share, float *parts) {
-    extern __shared__ char memory[];
-    prefill_shared<D> &shared = *(prefill_shared<D> *)(((uintptr_t)memory + AQ_WGMMA_EIGHT - 1) /
-                                                       AQ_WGMMA_EIGHT * AQ_WGMMA_EIGHT);
+    extern __shared__ __align__(AQ_WGMMA_EIGHT) char memory[];
+    prefill_shared<D> &shared = *(prefill_shared<D> *)memory;
     constexpr int n_row = GROUPS * ROWS;
     const int group = a.n_head / a.kv.n_kv_head;
     const int64_t first = (int64_t)(gridDim.x - 1 - blockIdx.x) * n_row, n_all = a.n_q * group;
@@ -413,7 +498,8 @@ template <int D> static prefill_kernel kernel_of(aq_key_order order) {
 template <int D>
 static void launch(aq_cuda *cuda, const aq_attn_partial_args *args, dim3 grid, float *parts) {
     const prefill_kernel kernel = kernel_of<D>(args->kv.key_order);
-    const size_t bytes = sizeof(prefill_shared<D>) + AQ_WGMMA_EIGHT;
+    const size_t bytes = sizeof(prefill_shared<D>);
+    static_assert(sizeof(prefill_shared<D>) <= 227 * 1024, "more than a block may have");
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
     kernel<<<grid, THREADS, bytes, cuda->stream>>>(*args, aq_cuda_cache_of(&args->kv), (int)grid.z,
                                                    parts);

@@ -59,108 +59,85 @@ aq_cuda_prefill_source_of(const aq_cuda_cache &cache, int64_t at, aq_kv_type typ
                               : AQ_PREFILL_ANY;
 }
 
-/* Eight keys of the tile at place `at` to 16 bytes of shared memory, as bf16; copied ones arrive
- * later. By column: of column `row`, tokens 8 piece and on; else of token `row`, columns 8 piece
- * and on. */
-template <int D, bool ByColumn, aq_cuda_prefill_source Source>
-static __device__ __forceinline__ void aq_cuda_key_piece(const aq_cuda_cache &cache, int64_t at,
-                                                         int g, int row, int piece, char *to) {
+/* A tile of keys to shared memory as bf16, by `Threads` threads, in pieces of eight, in the rows in
+ * which it is stored: by column a row has the tokens of a column, else the columns of a token.
+ * Blocks of bf16 arrive later; of bytes `codes` is the block in the cache, or a copy of it. A row
+ * is `row` + `more`, a multiple of how many rows the threads do at once; place(row, more, piece) is
+ * where its piece is to be. */
+template <int D, bool ByColumn, int Threads, typename Place>
+static __device__ __forceinline__ void aq_cuda_put_keys(const aq_cuda_cache &cache, int64_t at,
+                                                        int g, const uint8_t *codes, Place place) {
+    constexpr int wide = ByColumn ? AQ_TILE / 8 : D / 8, rows = Threads / wide;
+    constexpr int n_row = ByColumn ? D : AQ_TILE;
+    const int row = threadIdx.x % Threads / wide, piece = threadIdx.x % wide;
+    const aq_cuda_prefill_source source = aq_cuda_prefill_source_of(cache, at, cache.kv.key_type);
     const uint8_t *block = aq_cuda_key_block(cache, at, g);
-    const int i = row * (ByColumn ? AQ_TILE / 8 : D / 8) + piece;
-    if (Source == AQ_PREFILL_COPIED) {
-        aq_cuda_copy16(to, block + 16 * i);
-        return;
-    }
-    float x[8];
-    if (Source == AQ_PREFILL_BYTES) {
-        const __half *low = (const __half *)block, *step = low + D;
-        float lows[8], steps[8];
-        aq_cuda_codes_of(block + 4 * D + 8 * i, x);
+    if (source == AQ_PREFILL_COPIED) {
+#pragma unroll
+        for (int more = 0; more < n_row; more += rows)
+            aq_cuda_copy16(place(row, more, piece), block + 16 * threadIdx.x + 16 * wide * more);
+    } else if (source == AQ_PREFILL_BYTES) {
+        const __half *low = (const __half *)codes, *step = low + D;
+        float x[8], lows[8], steps[8];
         if (!ByColumn) {
             aq_cuda_halves_of(low + 8 * piece, lows);
             aq_cuda_halves_of(step + 8 * piece, steps);
         }
-#pragma unroll
-        for (int k = 0; k < 8; k++)
-            x[k] = ByColumn ? fmaf(__half2float(step[row]), x[k], __half2float(low[row]))
-                            : fmaf(steps[k], x[k], lows[k]);
-    } else {
-        for (int k = 0; k < 8; k++)
-            x[k] = ByColumn ? aq_cuda_key(cache, at, g, 8 * piece + k, row)
-                            : aq_cuda_key(cache, at, g, row, 8 * piece + k);
-    }
-    *(uint4 *)to = aq_cuda_eight_of(x);
-}
-
-/* The same of values: of token s, entries 8 piece and on. */
-template <int D, aq_cuda_prefill_source Source>
-static __device__ __forceinline__ void aq_cuda_value_piece(const aq_cuda_cache &cache, int64_t at,
-                                                           int g, int s, int piece, char *to) {
-    const uint8_t *block = aq_cuda_value_block(cache, at, g);
-    const int i = s * (D / 8) + piece;
-    if (Source == AQ_PREFILL_COPIED) {
-        aq_cuda_copy16(to, block + 16 * i);
-        return;
-    }
-    float x[8];
-    if (Source == AQ_PREFILL_BYTES) {
-        const float step = __half2float(((const __half *)block)[s]);
-        const float zero = (float)block[2 * AQ_TILE + s];
-        aq_cuda_codes_of(block + 3 * AQ_TILE + 8 * i, x);
-#pragma unroll
-        for (int k = 0; k < 8; k++)
-            x[k] = step * (x[k] - zero);
-    } else {
-        for (int k = 0; k < 8; k++)
-            x[k] = aq_cuda_value(cache, at, g, s, 8 * piece + k);
-    }
-    *(uint4 *)to = aq_cuda_eight_of(x);
-}
-
-/* A tile of keys or values by n_thread threads: place(row, piece) is where in shared memory. */
-template <int D, bool ByColumn, typename Place>
-static __device__ __forceinline__ void aq_cuda_load_key_tile(const aq_cuda_cache &cache, int64_t at,
-                                                             int g, int n_thread, Place place) {
-    constexpr int n = AQ_TILE * D / 8, wide = ByColumn ? AQ_TILE / 8 : D / 8;
-    const aq_cuda_prefill_source source = aq_cuda_prefill_source_of(cache, at, cache.kv.key_type);
-    if (source == AQ_PREFILL_COPIED) {
 #pragma unroll 4
-        for (int i = threadIdx.x; i < n; i += n_thread)
-            aq_cuda_key_piece<D, ByColumn, AQ_PREFILL_COPIED>(cache, at, g, i / wide, i % wide,
-                                                              place(i / wide, i % wide));
-    } else if (source == AQ_PREFILL_BYTES) {
-#pragma unroll 4
-        for (int i = threadIdx.x; i < n; i += n_thread)
-            aq_cuda_key_piece<D, ByColumn, AQ_PREFILL_BYTES>(cache, at, g, i / wide, i % wide,
-                                                             place(i / wide, i % wide));
+        for (int more = 0; more < n_row; more += rows) {
+            aq_cuda_codes_of(codes + 4 * D + 8 * threadIdx.x + 8 * wide * more, x);
+            const float a = ByColumn ? __half2float(step[row + more]) : 0.0f;
+            const float b = ByColumn ? __half2float(low[row + more]) : 0.0f;
+#pragma unroll
+            for (int k = 0; k < 8; k++)
+                x[k] = ByColumn ? fmaf(a, x[k], b) : fmaf(steps[k], x[k], lows[k]);
+            *(uint4 *)place(row, more, piece) = aq_cuda_eight_of(x);
+        }
     } else {
 #pragma unroll 1
-        for (int i = threadIdx.x; i < n; i += n_thread)
-            aq_cuda_key_piece<D, ByColumn, AQ_PREFILL_ANY>(cache, at, g, i / wide, i % wide,
-                                                           place(i / wide, i % wide));
+        for (int more = 0; more < n_row; more += rows) {
+            float x[8];
+            for (int k = 0; k < 8; k++)
+                x[k] = ByColumn ? aq_cuda_key(cache, at, g, 8 * piece + k, row + more)
+                                : aq_cuda_key(cache, at, g, row + more, 8 * piece + k);
+            *(uint4 *)place(row, more, piece) = aq_cuda_eight_of(x);
+        }
     }
 }
 
-template <int D, typename Place>
-static __device__ __forceinline__ void
-aq_cuda_load_value_tile(const aq_cuda_cache &cache, int64_t at, int g, int n_thread, Place place) {
-    constexpr int n = AQ_TILE * D / 8, wide = D / 8;
+/* The same of values, whose rows are tokens. */
+template <int D, int Threads, typename Place>
+static __device__ __forceinline__ void aq_cuda_put_values(const aq_cuda_cache &cache, int64_t at,
+                                                          int g, const uint8_t *codes,
+                                                          Place place) {
+    constexpr int wide = D / 8, rows = Threads / wide;
+    const int row = threadIdx.x % Threads / wide, piece = threadIdx.x % wide;
     const aq_cuda_prefill_source source = aq_cuda_prefill_source_of(cache, at, cache.kv.value_type);
+    const uint8_t *block = aq_cuda_value_block(cache, at, g);
     if (source == AQ_PREFILL_COPIED) {
-#pragma unroll 4
-        for (int i = threadIdx.x; i < n; i += n_thread)
-            aq_cuda_value_piece<D, AQ_PREFILL_COPIED>(cache, at, g, i / wide, i % wide,
-                                                      place(i / wide, i % wide));
+#pragma unroll
+        for (int more = 0; more < AQ_TILE; more += rows)
+            aq_cuda_copy16(place(row, more, piece), block + 16 * threadIdx.x + 16 * wide * more);
     } else if (source == AQ_PREFILL_BYTES) {
 #pragma unroll 4
-        for (int i = threadIdx.x; i < n; i += n_thread)
-            aq_cuda_value_piece<D, AQ_PREFILL_BYTES>(cache, at, g, i / wide, i % wide,
-                                                     place(i / wide, i % wide));
+        for (int more = 0; more < AQ_TILE; more += rows) {
+            const float step = __half2float(((const __half *)codes)[row + more]);
+            const float zero = (float)codes[2 * AQ_TILE + row + more];
+            float x[8];
+            aq_cuda_codes_of(codes + 3 * AQ_TILE + 8 * threadIdx.x + 8 * wide * more, x);
+#pragma unroll
+            for (int k = 0; k < 8; k++)
+                x[k] = step * (x[k] - zero);
+            *(uint4 *)place(row, more, piece) = aq_cuda_eight_of(x);
+        }
     } else {
 #pragma unroll 1
-        for (int i = threadIdx.x; i < n; i += n_thread)
-            aq_cuda_value_piece<D, AQ_PREFILL_ANY>(cache, at, g, i / wide, i % wide,
-                                                   place(i / wide, i % wide));
+        for (int more = 0; more < AQ_TILE; more += rows) {
+            float x[8];
+            for (int k = 0; k < 8; k++)
+                x[k] = aq_cuda_value(cache, at, g, row + more, 8 * piece + k);
+            *(uint4 *)place(row, more, piece) = aq_cuda_eight_of(x);
+        }
     }
 }
 
