@@ -55,11 +55,12 @@ static __device__ void load_queries(const aq_attn_partial_args &a, int g, int64_
     for (int i = threadIdx.x; i < n_row * D / 8; i += THREADS) {
         const int64_t row = first + i / (D / 8);
         const int piece = i % (D / 8);
+        const bool reads = row < n_all && !a.dims;
+        const float *from = a.q + (reads ? aq_cuda_row_at(a, g, row) * D + 8 * piece : 0);
         float x[8];
+#pragma unroll
         for (int k = 0; k < 8; k++)
-            x[k] = row < n_all && !a.dims ? a.scale * AQ_PREFILL_LOG2E *
-                                                a.q[aq_cuda_row_at(a, g, row) * D + 8 * piece + k]
-                                          : 0.0f;
+            x[k] = reads ? a.scale * AQ_PREFILL_LOG2E * from[k] : 0.0f;
         *(uint4 *)(to + piece_at(i / (D / 8), piece, D / 8)) = aq_cuda_eight_of(x);
     }
     __syncthreads();

@@ -2,7 +2,7 @@
  * groups of four warps, whose keys and values are in shared memory.
  *
  * A block of threads has 64 rows of a KV head for each of GROUPS groups, and goes through the tiles
- * one or two a step. One group more makes them bf16 in shared memory, STAGES steps ahead of the
+ * one or two a step. One group more makes them bf16 in shared memory, some steps ahead of the
  * others. Those have scores, the online softmax and results in their registers, and queries in
  * shared memory. Scores of a step are multiplied while the weights of the step before are with its
  * values, and the softmax of one group runs beside the products of another (Shah et al. 2024, arXiv
@@ -13,8 +13,7 @@
 #include "kernels/cuda_wgmma_parts.h"
 
 #define GROUPS  2
-#define ROWS    64 /* of a group */
-#define STAGES  2
+#define ROWS    64  /* of a group */
 #define GROUP   128 /* threads */
 #define THREADS ((GROUPS + 1) * GROUP)
 #define WHOLE   0xffffffffu
@@ -33,6 +32,9 @@ template <int D> struct prefill_shape {
     static constexpr int tokens = tiles * AQ_TILE;
     static constexpr int width = D > 128 ? 128 : D; /* of results that are summed by one product */
     static constexpr int parts = D / width;
+    static constexpr int stages = D == 64 ? 4 : D == 128 ? 3 : 2;
+    static constexpr int key_codes = 4 * D + AQ_TILE * D; /* bytes of a block */
+    static constexpr int value_codes = 3 * AQ_TILE + AQ_TILE * D;
 };
 
 template <int D> struct prefill_step {
@@ -41,18 +43,50 @@ template <int D> struct prefill_step {
 };
 
 /* Rows of 128 bytes, in panels one behind the other of 64 columns: queries [D / 64, ROWS, 64] of a
- * group, keys by token and values [D / 64, tokens, 64]; keys by column [tiles, D, 64]. */
+ * group, keys by token and values [D / 64, tokens, 64]; keys by column [tiles, D, 64]. Blocks of
+ * codes of the next step, as in the cache, are in the last stage, or have room of their own. */
 template <int D> struct prefill_shared {
+    static constexpr int stages = prefill_shape<D>::stages;
+    static constexpr int own_codes =
+        stages > 2 ? 0 : prefill_shape<D>::key_codes + prefill_shape<D>::value_codes;
     char q[GROUPS][ROWS * D * 2];
-    char keys[STAGES][prefill_shape<D>::tokens * D * 2];
-    char values[STAGES][prefill_shape<D>::tokens * D * 2];
-    /* Blocks of codes of the next step, as in the cache: low and step, or step and zero, codes. */
-    uint8_t key_codes[prefill_shape<D>::tiles][4 * D + AQ_TILE * D];
-    uint8_t value_codes[prefill_shape<D>::tiles][3 * AQ_TILE + AQ_TILE * D];
+    char keys[stages][prefill_shape<D>::tokens * D * 2];
+    char values[stages][prefill_shape<D>::tokens * D * 2];
+    uint8_t codes[own_codes + 16];
     int64_t pos[GROUPS * ROWS]; /* of the query; INT64_MIN behind the last */
-    prefill_step<D> step[STAGES];
-    uint64_t keys_full[STAGES], keys_free[STAGES], values_full[STAGES], values_free[STAGES];
+    prefill_step<D> step[stages];
+    uint64_t keys_full[stages], keys_free[stages], values_full[stages], values_free[stages];
 };
+
+template <int D>
+static __device__ __forceinline__ uint8_t *key_codes(prefill_shared<D> &shared, int t) {
+    uint8_t *codes = shared.own_codes ? shared.codes : (uint8_t *)shared.keys[shared.stages - 1];
+    return codes + t * prefill_shape<D>::key_codes;
+}
+
+template <int D>
+static __device__ __forceinline__ uint8_t *value_codes(prefill_shared<D> &shared, int t) {
+    uint8_t *codes = shared.own_codes ? shared.codes + prefill_shape<D>::key_codes
+                                      : (uint8_t *)shared.values[shared.stages - 1];
+    return codes + t * prefill_shape<D>::value_codes;
+}
+
+/* Stages of a cache: one less where the last has codes. */
+template <int D> static __device__ __forceinline__ int stages_of(const aq_cuda_cache &cache) {
+    const bool fetches = cache.kv.key_type == AQ_KV_Q8 || cache.kv.value_type == AQ_KV_Q8;
+    return prefill_shape<D>::stages - (fetches && prefill_shape<D>::stages > 2);
+}
+
+/* The stage of a step, and how often it was used before, odd or even. */
+struct prefill_turn {
+    int stage;
+    uint32_t parity;
+};
+
+static __device__ __forceinline__ void turn(prefill_turn &now, int n_stage) {
+    now.parity ^= now.stage + 1 == n_stage;
+    now.stage = now.stage + 1 == n_stage ? 0 : now.stage + 1;
+}
 
 /* Place of piece `piece` of row `row` + `more` in panels of n_row rows; `more` is a multiple of a
  * power of 2 above `row`, so that its part of the place is known to the compiler. */
@@ -102,8 +136,8 @@ fetch_keys(const prefill_loader &loader, const prefill_step<D> &step, prefill_sh
     for (int t = 0; t < prefill_shape<D>::tiles; t++) {
         const int64_t at = step.tile[t] < 0 ? -1 : aq_cuda_place(loader.a, step.tile[t]);
         if (loader.fetch_keys && at >= 0 && !aq_cuda_open(loader.cache, at))
-            fetch_codes<4 * D + AQ_TILE * D>(aq_cuda_key_block(loader.cache, at, loader.g),
-                                             shared.key_codes[t]);
+            fetch_codes<prefill_shape<D>::key_codes>(aq_cuda_key_block(loader.cache, at, loader.g),
+                                                     key_codes<D>(shared, t));
     }
 }
 
@@ -114,8 +148,8 @@ fetch_values(const prefill_loader &loader, const prefill_step<D> &step, prefill_
     for (int t = 0; t < prefill_shape<D>::tiles; t++) {
         const int64_t at = step.tile[t] < 0 ? -1 : aq_cuda_place(loader.a, step.tile[t]);
         if (loader.fetch_values && at >= 0 && !aq_cuda_open(loader.cache, at))
-            fetch_codes<3 * AQ_TILE + AQ_TILE * D>(aq_cuda_value_block(loader.cache, at, loader.g),
-                                                   shared.value_codes[t]);
+            fetch_codes<prefill_shape<D>::value_codes>(
+                aq_cuda_value_block(loader.cache, at, loader.g), value_codes<D>(shared, t));
     }
 }
 
@@ -129,7 +163,7 @@ static __device__ __forceinline__ void put_keys(const prefill_loader &loader,
         const int64_t at = aq_cuda_place(loader.a, step.tile[t]);
         char *to = shared.keys[stage] + t * AQ_TILE * AQ_WGMMA_ROW * (ByColumn ? D / 64 : 1);
         aq_cuda_put_keys<D, ByColumn, GROUP>(
-            loader.cache, at, loader.g, shared.key_codes[t], [=](int row, int more, int piece) {
+            loader.cache, at, loader.g, key_codes<D>(shared, t), [=](int row, int more, int piece) {
                 return to + panel_piece(row, more, piece, ByColumn ? 0 : prefill_shape<D>::tokens);
             });
     }
@@ -151,7 +185,7 @@ static __device__ __forceinline__ void put_values(const prefill_loader &loader,
         }
         const int64_t at = aq_cuda_place(loader.a, step.tile[t]);
         aq_cuda_put_values<D, GROUP>(
-            loader.cache, at, loader.g, shared.value_codes[t], [=](int s, int more, int piece) {
+            loader.cache, at, loader.g, value_codes<D>(shared, t), [=](int s, int more, int piece) {
                 return to + panel_piece(s, more, piece, prefill_shape<D>::tokens);
             });
     }
@@ -169,13 +203,16 @@ static __device__ __forceinline__ void say_full(uint64_t *barrier) {
 }
 
 /* Puts one step after the other to shared memory. Copies come in batches: keys and then values of
- * each step, or the codes of the step after it. */
+ * each step, or the codes of the step after it. Copies of a step are told of when those of the next
+ * are under way, if there are stages for that. */
 template <int D, bool ByColumn>
 static __device__ void load_steps(const aq_attn_partial_args &a, const aq_cuda_cache &cache,
                                   int n_share, int64_t n_real, prefill_shared<D> &shared) {
     const aq_cuda_row_places places = aq_cuda_places_of(shared.pos, GROUPS * ROWS, n_real);
     const bool copies_keys = cache.kv.key_type == AQ_KV_BF16;
     const bool copies_values = cache.kv.value_type == AQ_KV_BF16;
+    const int n_stage = stages_of<D>(cache);
+    const bool late = n_stage > 2;
     prefill_loader loader = {a,
                              cache,
                              (int)blockIdx.y,
@@ -188,11 +225,12 @@ static __device__ void load_steps(const aq_attn_partial_args &a, const aq_cuda_c
     aq_cuda_copies_end();
     fetch_values<D>(loader, step, shared);
     aq_cuda_copies_end();
-    for (uint32_t i = 0;; i++) {
-        const int stage = i % STAGES;
-        const uint32_t parity = i / STAGES % 2 ^ 1;
+    prefill_turn now = {0, 1};
+    for (int before = -1;; before = now.stage, turn(now, n_stage)) {
+        const int stage = now.stage;
         const prefill_step<D> next = find_step<D>(loader, places);
-        aq_cuda_barrier_wait(&shared.keys_free[stage], parity);
+        const bool ends = step.tile[0] < 0;
+        aq_cuda_barrier_wait(&shared.keys_free[stage], now.parity);
         if (threadIdx.x == 0) shared.step[stage] = step;
         if (loader.fetch_keys) await_codes<1>();
         put_keys<D, ByColumn>(loader, step, shared, stage);
@@ -200,20 +238,30 @@ static __device__ void load_steps(const aq_attn_partial_args &a, const aq_cuda_c
         if (loader.fetch_keys) aq_cuda_barrier_some(LOADERS, GROUP);
         fetch_keys<D>(loader, next, shared);
         aq_cuda_copies_end();
-        aq_cuda_copies_wait<1>();
-        if (copies_values && i > 0) say_full(&shared.values_full[(i - 1) % STAGES]);
-        if (copies_keys) {
-            aq_cuda_copies_wait<0>();
-            say_full(&shared.keys_full[stage]);
+        if (late && !ends) {
+            aq_cuda_copies_wait<2>();
+            if (copies_keys && before >= 0) say_full(&shared.keys_full[before]);
+        } else {
+            aq_cuda_copies_wait<1>();
+            if (late && copies_keys && before >= 0) say_full(&shared.keys_full[before]);
+            if (copies_values && before >= 0) say_full(&shared.values_full[before]);
+            if (copies_keys) {
+                aq_cuda_copies_wait<0>();
+                say_full(&shared.keys_full[stage]);
+            }
         }
-        if (step.tile[0] < 0) return;
-        aq_cuda_barrier_wait(&shared.values_free[stage], parity);
+        if (ends) return;
+        aq_cuda_barrier_wait(&shared.values_free[stage], now.parity);
         if (loader.fetch_values) await_codes<1>();
         put_values<D>(loader, step, shared, stage);
         if (!copies_values) say_full(&shared.values_full[stage]);
         if (loader.fetch_values) aq_cuda_barrier_some(LOADERS, GROUP);
         fetch_values<D>(loader, next, shared);
         aq_cuda_copies_end();
+        if (late) {
+            aq_cuda_copies_wait<2>();
+            if (copies_values && before >= 0) say_full(&shared.values_full[before]);
+        }
         step = next;
     }
 }
@@ -228,11 +276,12 @@ static __device__ void load_queries(const aq_attn_partial_args &a, int64_t first
     for (int i = thread; i < ROWS * D / 8; i += GROUP) {
         const int64_t row = first + i / (D / 8);
         const int piece = i % (D / 8);
+        const bool reads = row < n_all && !a.dims;
+        const float *from = a.q + (reads ? aq_cuda_row_at(a, g, row) * D + 8 * piece : 0);
         float x[8];
+#pragma unroll
         for (int k = 0; k < 8; k++)
-            x[k] = row < n_all && !a.dims
-                       ? scale * a.q[aq_cuda_row_at(a, g, row) * D + 8 * piece + k]
-                       : 0.0f;
+            x[k] = reads ? scale * from[k] : 0.0f;
         *(uint4 *)(to + panel_piece(i / (D / 8), 0, piece, ROWS)) = aq_cuda_eight_of(x);
     }
     aq_cuda_barrier_some(barrier, GROUP);
@@ -295,22 +344,44 @@ static __device__ __forceinline__ void mix_step(const char *values, group_rows<D
     aq_cuda_wgmma_end();
 }
 
+/* The tokens of a tile that a row sees, if positions are consecutive: those behind `low` up to
+ * `high`. */
+static __device__ __forceinline__ void seen_tokens(const aq_attn_partial_args &a, int64_t pos,
+                                                   int64_t first, int *low, int *high) {
+    const int64_t before = pos - first; /* of a row behind the last: any number */
+    *high = pos < first ? -1 : before < AQ_TILE ? (int)before : AQ_TILE;
+    *low = pos < first || a.window == 0 || before < a.window ? -1
+           : before - a.window < AQ_TILE                     ? (int)(before - a.window)
+                                                             : AQ_TILE;
+}
+
 /* Takes out what rows do not see. */
 template <int D>
-static __device__ void hide_unseen(const aq_attn_partial_args &a, const int64_t pos[2],
-                                   const prefill_step<D> &step, group_rows<D> &rows) {
+static __device__ __forceinline__ void
+hide_unseen(const aq_attn_partial_args &a, const int64_t pos[2], const prefill_step<D> &step,
+            group_rows<D> &rows) {
 #pragma unroll
-    for (int n = 0; n < prefill_shape<D>::tokens / 8; n++)
+    for (int t = 0; t < prefill_shape<D>::tiles; t++) {
+        const int64_t tile = step.tile[t];
+        const bool by_slot = a.slot_pos && tile >= 0;
+        int low[2] = {-1, -1}, high[2] = {-1, -1};
+        for (int half = 0; half < 2 && !a.slot_pos && tile >= 0; half++)
+            seen_tokens(a, pos[half], a.tile_pos[tile], &low[half], &high[half]);
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
-            const int64_t tile = step.tile[n / (AQ_TILE / 8)];
-            const int s = 8 * n % AQ_TILE + threadIdx.x % 4 * 2 + e;
-            const int64_t token = tile < 0 ? INT64_MAX : aq_cuda_token_pos(a, tile, s);
+        for (int n = 0; n < AQ_TILE / 8; n++)
 #pragma unroll
-            for (int half = 0; half < 2; half++)
-                if (!aq_cuda_sees(a, pos[half], token))
-                    rows.score[4 * n + 2 * half + e] = -INFINITY;
-        }
+            for (int e = 0; e < 2; e++) {
+                const int s = 8 * n + threadIdx.x % 4 * 2 + e;
+                const int64_t token = by_slot ? aq_cuda_token_pos(a, tile, s) : 0;
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    const bool sees = by_slot ? aq_cuda_sees(a, pos[half], token)
+                                              : s > low[half] && s <= high[half];
+                    float *score = &rows.score[4 * (t * AQ_TILE / 8 + n) + 2 * half + e];
+                    *score = sees ? *score : -INFINITY;
+                }
+            }
+    }
 }
 
 /* Scores, of base 2, become weights in fp32; what was summed before counts `keep` times. */
@@ -370,9 +441,9 @@ static __device__ __forceinline__ void say_free(uint64_t *barrier) {
 
 /* Goes through the steps with the rows of a group, the first of which is at pos[0]. */
 template <int D, bool ByColumn>
-static __device__ __forceinline__ void attend_steps(const aq_attn_partial_args &a, const char *q,
-                                                    const int64_t pos[2], prefill_shared<D> &shared,
-                                                    group_rows<D> &rows) {
+static __device__ __forceinline__ void
+attend_steps(const aq_attn_partial_args &a, const char *q, const int64_t pos[2], int n_stage,
+             prefill_shared<D> &shared, group_rows<D> &rows) {
     float keep[2];
     aq_cuda_barrier_wait(&shared.keys_full[0], 0);
     prefill_step<D> step = shared.step[0];
@@ -384,28 +455,27 @@ static __device__ __forceinline__ void attend_steps(const aq_attn_partial_args &
     if (!step.whole) hide_unseen<D>(a, pos, step, rows);
     soften<D>(rows, keep);
     pack_weights<D>(rows);
-    uint32_t i = 1; /* the step whose scores come next; the weights are of the one before */
-    for (;; i++) {
-        const int stage = i % STAGES, before = (i - 1) % STAGES;
-        aq_cuda_barrier_wait(&shared.keys_full[stage], i / STAGES % 2);
-        step = shared.step[stage];
+    prefill_turn before = {0, 0}, now = {0, 0}; /* weights are of the step before */
+    for (turn(now, n_stage);; before = now, turn(now, n_stage)) {
+        aq_cuda_barrier_wait(&shared.keys_full[now.stage], now.parity);
+        step = shared.step[now.stage];
         if (step.tile[0] < 0) break;
-        score_step<D, ByColumn>(q, shared.keys[stage], rows);
-        aq_cuda_barrier_wait(&shared.values_full[before], (i - 1) / STAGES % 2);
-        mix_step<D>(shared.values[before], rows);
+        score_step<D, ByColumn>(q, shared.keys[now.stage], rows);
+        aq_cuda_barrier_wait(&shared.values_full[before.stage], before.parity);
+        mix_step<D>(shared.values[before.stage], rows);
         aq_cuda_wgmma_wait<1>();
         aq_cuda_wgmma_hold(rows.score);
-        say_free(&shared.keys_free[stage]);
+        say_free(&shared.keys_free[now.stage]);
         if (!step.whole) hide_unseen<D>(a, pos, step, rows);
         soften<D>(rows, keep);
         aq_cuda_wgmma_wait<0>();
         hold_results<D>(rows);
-        say_free(&shared.values_free[before]);
+        say_free(&shared.values_free[before.stage]);
         pack_weights<D>(rows);
         rescale<D>(rows, keep);
     }
-    aq_cuda_barrier_wait(&shared.values_full[(i - 1) % STAGES], (i - 1) / STAGES % 2);
-    mix_step<D>(shared.values[(i - 1) % STAGES], rows);
+    aq_cuda_barrier_wait(&shared.values_full[before.stage], before.parity);
+    mix_step<D>(shared.values[before.stage], rows);
     aq_cuda_wgmma_wait<0>();
     hold_results<D>(rows);
 }
@@ -439,7 +509,8 @@ static __device__ void give_rows(const aq_attn_partial_args &a, int64_t first, g
 
 template <int D, bool ByColumn>
 static __device__ __forceinline__ void attend(const aq_attn_partial_args &a, int64_t first,
-                                              prefill_shared<D> &shared, float *parts) {
+                                              int n_stage, prefill_shared<D> &shared,
+                                              float *parts) {
     const int group = threadIdx.x / GROUP - 1, lane = threadIdx.x % 32;
     const int row = group * ROWS + threadIdx.x % GROUP / 32 * 16 + lane / 4;
     const int64_t pos[2] = {shared.pos[row], shared.pos[row + 8]};
@@ -458,7 +529,7 @@ static __device__ __forceinline__ void attend(const aq_attn_partial_args &a, int
 #pragma unroll
         for (int i = 0; i < prefill_shape<D>::width / 2; i++)
             rows.o[part][i] = 0.0f;
-    attend_steps<D, ByColumn>(a, shared.q[group], pos, shared, rows);
+    attend_steps<D, ByColumn>(a, shared.q[group], pos, n_stage, shared, rows);
     give_rows<D>(a, first, rows, parts + (int64_t)blockIdx.z * a.n_q * a.n_head * (D + 2));
 }
 
@@ -473,7 +544,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     const int64_t first = (int64_t)(gridDim.x - 1 - blockIdx.x) * n_row, n_all = a.n_q * group;
     for (int r = threadIdx.x; r < n_row; r += THREADS)
         shared.pos[r] = first + r < n_all ? a.q_pos[(first + r) / group] : INT64_MIN;
-    if (threadIdx.x < STAGES) {
+    if (threadIdx.x < shared.stages) {
         aq_cuda_barrier_open(&shared.keys_full[threadIdx.x], GROUP);
         aq_cuda_barrier_open(&shared.values_full[threadIdx.x], GROUP);
         aq_cuda_barrier_open(&shared.keys_free[threadIdx.x], GROUPS * GROUP / 32);
@@ -485,7 +556,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         load_steps<D, ByColumn>(a, cache, n_share, n_all - first, shared);
     } else {
         aq_cuda_registers_more<MULTIPLY_REGISTERS>();
-        attend<D, ByColumn>(a, first, shared, parts);
+        attend<D, ByColumn>(a, first, stages_of<D>(cache), shared, parts);
     }
 }
 

@@ -8,6 +8,7 @@
 
 #define AQ_PREFILL_LOWEST -0x1p126f /* below all scores, and finite: differences are numbers */
 #define AQ_PREFILL_LOG2E  1.44269504f
+#define AQ_PREFILL_BATCH  4 /* pieces of codes that a thread has under way */
 
 /* 2^x; 0 where it is less than 2^-126. */
 static __device__ __forceinline__ float aq_cuda_exp2(float x) {
@@ -27,8 +28,7 @@ static __device__ __forceinline__ uint4 aq_cuda_eight_of(const float x[8]) {
 }
 
 /* Eight codes of 8 bits as whole numbers. */
-static __device__ __forceinline__ void aq_cuda_codes_of(const uint8_t *from, float x[8]) {
-    const uint2 words = *(const uint2 *)from;
+static __device__ __forceinline__ void aq_cuda_codes_of(uint2 words, float x[8]) {
 #pragma unroll
     for (int k = 0; k < 8; k++)
         x[k] = __uint_as_float(__byte_perm(k < 4 ? words.x : words.y, 0x4b000000u,
@@ -48,17 +48,6 @@ static __device__ __forceinline__ void aq_cuda_halves_of(const __half *from, flo
     }
 }
 
-/* How a tile becomes bf16: it is; it has codes of 8 bits; or a number at a time, whatever it is. */
-typedef enum { AQ_PREFILL_COPIED, AQ_PREFILL_BYTES, AQ_PREFILL_ANY } aq_cuda_prefill_source;
-
-static __device__ __forceinline__ aq_cuda_prefill_source
-aq_cuda_prefill_source_of(const aq_cuda_cache &cache, int64_t at, aq_kv_type type) {
-    if (aq_cuda_open(cache, at)) return AQ_PREFILL_ANY;
-    return type == AQ_KV_BF16 ? AQ_PREFILL_COPIED
-           : type == AQ_KV_Q8 ? AQ_PREFILL_BYTES
-                              : AQ_PREFILL_ANY;
-}
-
 /* A tile of keys to shared memory as bf16, by `Threads` threads, in pieces of eight, in the rows in
  * which it is stored: by column a row has the tokens of a column, else the columns of a token.
  * Blocks of bf16 arrive later; of bytes `codes` is the block in the cache, or a copy of it. A row
@@ -70,28 +59,39 @@ static __device__ __forceinline__ void aq_cuda_put_keys(const aq_cuda_cache &cac
     constexpr int wide = ByColumn ? AQ_TILE / 8 : D / 8, rows = Threads / wide;
     constexpr int n_row = ByColumn ? D : AQ_TILE;
     const int row = threadIdx.x % Threads / wide, piece = threadIdx.x % wide;
-    const aq_cuda_prefill_source source = aq_cuda_prefill_source_of(cache, at, cache.kv.key_type);
+    const bool open = aq_cuda_open(cache, at);
     const uint8_t *block = aq_cuda_key_block(cache, at, g);
-    if (source == AQ_PREFILL_COPIED) {
+    if (!open && cache.kv.key_type == AQ_KV_BF16) {
 #pragma unroll
         for (int more = 0; more < n_row; more += rows)
             aq_cuda_copy16(place(row, more, piece), block + 16 * threadIdx.x + 16 * wide * more);
-    } else if (source == AQ_PREFILL_BYTES) {
+    } else if (!open && cache.kv.key_type == AQ_KV_Q8) {
         const __half *low = (const __half *)codes, *step = low + D;
-        float x[8], lows[8], steps[8];
+        float lows[8], steps[8];
         if (!ByColumn) {
             aq_cuda_halves_of(low + 8 * piece, lows);
             aq_cuda_halves_of(step + 8 * piece, steps);
         }
-#pragma unroll 4
-        for (int more = 0; more < n_row; more += rows) {
-            aq_cuda_codes_of(codes + 4 * D + 8 * threadIdx.x + 8 * wide * more, x);
-            const float a = ByColumn ? __half2float(step[row + more]) : 0.0f;
-            const float b = ByColumn ? __half2float(low[row + more]) : 0.0f;
+#pragma unroll 1
+        for (int begin = 0; begin < n_row; begin += AQ_PREFILL_BATCH * rows) {
+            uint2 words[AQ_PREFILL_BATCH];
+            float of_low[AQ_PREFILL_BATCH], of_step[AQ_PREFILL_BATCH], x[8];
 #pragma unroll
-            for (int k = 0; k < 8; k++)
-                x[k] = ByColumn ? fmaf(a, x[k], b) : fmaf(steps[k], x[k], lows[k]);
-            *(uint4 *)place(row, more, piece) = aq_cuda_eight_of(x);
+            for (int j = 0; j < AQ_PREFILL_BATCH; j++) {
+                const int c = row + begin + j * rows;
+                words[j] = ((const uint2 *)(codes + 4 * D))[wide * c + piece];
+                of_low[j] = ByColumn ? __half2float(low[c]) : 0.0f;
+                of_step[j] = ByColumn ? __half2float(step[c]) : 0.0f;
+            }
+#pragma unroll
+            for (int j = 0; j < AQ_PREFILL_BATCH; j++) {
+                aq_cuda_codes_of(words[j], x);
+#pragma unroll
+                for (int k = 0; k < 8; k++)
+                    x[k] = ByColumn ? fmaf(of_step[j], x[k], of_low[j])
+                                    : fmaf(steps[k], x[k], lows[k]);
+                *(uint4 *)place(row, begin + j * rows, piece) = aq_cuda_eight_of(x);
+            }
         }
     } else {
 #pragma unroll 1
@@ -112,23 +112,32 @@ static __device__ __forceinline__ void aq_cuda_put_values(const aq_cuda_cache &c
                                                           Place place) {
     constexpr int wide = D / 8, rows = Threads / wide;
     const int row = threadIdx.x % Threads / wide, piece = threadIdx.x % wide;
-    const aq_cuda_prefill_source source = aq_cuda_prefill_source_of(cache, at, cache.kv.value_type);
+    const bool open = aq_cuda_open(cache, at);
     const uint8_t *block = aq_cuda_value_block(cache, at, g);
-    if (source == AQ_PREFILL_COPIED) {
+    if (!open && cache.kv.value_type == AQ_KV_BF16) {
 #pragma unroll
         for (int more = 0; more < AQ_TILE; more += rows)
             aq_cuda_copy16(place(row, more, piece), block + 16 * threadIdx.x + 16 * wide * more);
-    } else if (source == AQ_PREFILL_BYTES) {
-#pragma unroll 4
-        for (int more = 0; more < AQ_TILE; more += rows) {
-            const float step = __half2float(((const __half *)codes)[row + more]);
-            const float zero = (float)codes[2 * AQ_TILE + row + more];
-            float x[8];
-            aq_cuda_codes_of(codes + 3 * AQ_TILE + 8 * threadIdx.x + 8 * wide * more, x);
+    } else if (!open && cache.kv.value_type == AQ_KV_Q8) {
+#pragma unroll 1
+        for (int begin = 0; begin < AQ_TILE; begin += AQ_PREFILL_BATCH * rows) {
+            uint2 words[AQ_PREFILL_BATCH];
+            float of_step[AQ_PREFILL_BATCH], of_zero[AQ_PREFILL_BATCH], x[8];
 #pragma unroll
-            for (int k = 0; k < 8; k++)
-                x[k] = step * (x[k] - zero);
-            *(uint4 *)place(row, more, piece) = aq_cuda_eight_of(x);
+            for (int j = 0; j < AQ_PREFILL_BATCH; j++) {
+                const int s = row + begin + j * rows;
+                words[j] = ((const uint2 *)(codes + 3 * AQ_TILE))[wide * s + piece];
+                of_step[j] = __half2float(((const __half *)codes)[s]);
+                of_zero[j] = (float)codes[2 * AQ_TILE + s];
+            }
+#pragma unroll
+            for (int j = 0; j < AQ_PREFILL_BATCH; j++) {
+                aq_cuda_codes_of(words[j], x);
+#pragma unroll
+                for (int k = 0; k < 8; k++)
+                    x[k] = of_step[j] * (x[k] - of_zero[j]);
+                *(uint4 *)place(row, begin + j * rows, piece) = aq_cuda_eight_of(x);
+            }
         }
     } else {
 #pragma unroll 1
@@ -152,9 +161,15 @@ typedef struct {
 static __device__ aq_cuda_row_places aq_cuda_places_of(const int64_t *pos, int n_row,
                                                        int64_t n_real) {
     aq_cuda_row_places places = {pos, n_row, INT64_MAX, INT64_MIN};
-    for (int r = 0; r < n_row && r < n_real; r++) {
+    for (int r = threadIdx.x % 32; r < n_row && r < n_real; r += 32) {
         places.least = pos[r] < places.least ? pos[r] : places.least;
         places.most = pos[r] > places.most ? pos[r] : places.most;
+    }
+    for (int apart = 1; apart < 32; apart *= 2) {
+        const int64_t least = __shfl_xor_sync(0xffffffffu, places.least, apart);
+        const int64_t most = __shfl_xor_sync(0xffffffffu, places.most, apart);
+        places.least = least < places.least ? least : places.least;
+        places.most = most > places.most ? most : places.most;
     }
     return places;
 }

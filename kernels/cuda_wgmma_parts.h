@@ -136,7 +136,8 @@ static __device__ __forceinline__ void aq_cuda_barrier_wait(uint64_t *barrier, u
     while (!over);
 }
 
-/* A barrier of n threads of the block, of number `id`; whether any of them says so. */
+/* A barrier of n threads of the block, of number `id`; arriving without waiting; whether any of
+ * them says so. */
 static __device__ __forceinline__ void aq_cuda_barrier_some(int id, int n) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(n) : "memory");
 }
