@@ -56,6 +56,7 @@ template <int D> struct prefill_shared {
     int64_t pos[GROUPS * ROWS]; /* of the query; INT64_MIN behind the last */
     prefill_step<D> step[stages];
     uint64_t keys_full[stages], keys_free[stages], values_full[stages], values_free[stages];
+    uint64_t key_codes_full, value_codes_full;
 };
 
 template <int D>
@@ -95,14 +96,6 @@ static __device__ __forceinline__ int panel_piece(int row, int more, int piece, 
            (aq_cuda_wgmma_piece(row, piece % 8) ^ (more & 7) << 4);
 }
 
-/* Starts to copy a block of codes of `bytes` bytes. */
-template <int Bytes>
-static __device__ __forceinline__ void fetch_codes(const uint8_t *block, uint8_t *to) {
-#pragma unroll 4
-    for (int i = threadIdx.x; i < Bytes / 16; i += GROUP)
-        aq_cuda_copy16(to + 16 * i, block + 16 * i);
-}
-
 /* What the group that loads knows. */
 struct prefill_loader {
     const aq_attn_partial_args &a;
@@ -129,28 +122,36 @@ static __device__ __forceinline__ prefill_step<D> find_step(prefill_loader &load
     return step;
 }
 
+/* One thread starts to copy the blocks of codes of a step, of which its barrier tells. */
 template <int D>
 static __device__ __forceinline__ void
 fetch_keys(const prefill_loader &loader, const prefill_step<D> &step, prefill_shared<D> &shared) {
-#pragma unroll
+    constexpr int bytes = prefill_shape<D>::key_codes;
+    if (!loader.fetch_keys || threadIdx.x != 0) return;
     for (int t = 0; t < prefill_shape<D>::tiles; t++) {
         const int64_t at = step.tile[t] < 0 ? -1 : aq_cuda_place(loader.a, step.tile[t]);
-        if (loader.fetch_keys && at >= 0 && !aq_cuda_open(loader.cache, at))
-            fetch_codes<prefill_shape<D>::key_codes>(aq_cuda_key_block(loader.cache, at, loader.g),
-                                                     key_codes<D>(shared, t));
+        if (at < 0 || aq_cuda_open(loader.cache, at)) continue;
+        aq_cuda_barrier_expect(&shared.key_codes_full, bytes);
+        aq_cuda_copy_block(key_codes<D>(shared, t), aq_cuda_key_block(loader.cache, at, loader.g),
+                           bytes, &shared.key_codes_full);
     }
+    aq_cuda_barrier_arrive(&shared.key_codes_full);
 }
 
 template <int D>
 static __device__ __forceinline__ void
 fetch_values(const prefill_loader &loader, const prefill_step<D> &step, prefill_shared<D> &shared) {
-#pragma unroll
+    constexpr int bytes = prefill_shape<D>::value_codes;
+    if (!loader.fetch_values || threadIdx.x != 0) return;
     for (int t = 0; t < prefill_shape<D>::tiles; t++) {
         const int64_t at = step.tile[t] < 0 ? -1 : aq_cuda_place(loader.a, step.tile[t]);
-        if (loader.fetch_values && at >= 0 && !aq_cuda_open(loader.cache, at))
-            fetch_codes<prefill_shape<D>::value_codes>(
-                aq_cuda_value_block(loader.cache, at, loader.g), value_codes<D>(shared, t));
+        if (at < 0 || aq_cuda_open(loader.cache, at)) continue;
+        aq_cuda_barrier_expect(&shared.value_codes_full, bytes);
+        aq_cuda_copy_block(value_codes<D>(shared, t),
+                           aq_cuda_value_block(loader.cache, at, loader.g), bytes,
+                           &shared.value_codes_full);
     }
+    aq_cuda_barrier_arrive(&shared.value_codes_full);
 }
 
 template <int D, bool ByColumn>
@@ -191,20 +192,14 @@ static __device__ __forceinline__ void put_values(const prefill_loader &loader,
     }
 }
 
-/* Waits until all copies but the last N batches have arrived, everyone's. */
-template <int N> static __device__ __forceinline__ void await_codes(void) {
-    aq_cuda_copies_wait<N>();
-    aq_cuda_barrier_some(LOADERS, GROUP);
-}
-
 static __device__ __forceinline__ void say_full(uint64_t *barrier) {
     aq_cuda_wgmma_show();
     aq_cuda_barrier_arrive(barrier);
 }
 
 /* Puts one step after the other to shared memory. Copies come in batches: keys and then values of
- * each step, or the codes of the step after it. Copies of a step are told of when those of the next
- * are under way, if there are stages for that. */
+ * each step. Codes of the step after it are fetched as its own have been read. Copies of a step are
+ * told of when those of the next are under way, if there are stages for that. */
 template <int D, bool ByColumn>
 static __device__ void load_steps(const aq_attn_partial_args &a, const aq_cuda_cache &cache,
                                   int n_share, int64_t n_real, prefill_shared<D> &shared) {
@@ -222,9 +217,8 @@ static __device__ void load_steps(const aq_attn_partial_args &a, const aq_cuda_c
                              cache.kv.value_type == AQ_KV_Q8};
     prefill_step<D> step = find_step<D>(loader, places);
     fetch_keys<D>(loader, step, shared);
-    aq_cuda_copies_end();
     fetch_values<D>(loader, step, shared);
-    aq_cuda_copies_end();
+    uint32_t parity = 0; /* of the step */
     prefill_turn now = {0, 1};
     for (int before = -1;; before = now.stage, turn(now, n_stage)) {
         const int stage = now.stage;
@@ -232,7 +226,7 @@ static __device__ void load_steps(const aq_attn_partial_args &a, const aq_cuda_c
         const bool ends = step.tile[0] < 0;
         aq_cuda_barrier_wait(&shared.keys_free[stage], now.parity);
         if (threadIdx.x == 0) shared.step[stage] = step;
-        if (loader.fetch_keys) await_codes<1>();
+        if (loader.fetch_keys) aq_cuda_barrier_wait(&shared.key_codes_full, parity);
         put_keys<D, ByColumn>(loader, step, shared, stage);
         if (!copies_keys) say_full(&shared.keys_full[stage]);
         if (loader.fetch_keys) aq_cuda_barrier_some(LOADERS, GROUP);
@@ -252,7 +246,7 @@ static __device__ void load_steps(const aq_attn_partial_args &a, const aq_cuda_c
         }
         if (ends) return;
         aq_cuda_barrier_wait(&shared.values_free[stage], now.parity);
-        if (loader.fetch_values) await_codes<1>();
+        if (loader.fetch_values) aq_cuda_barrier_wait(&shared.value_codes_full, parity);
         put_values<D>(loader, step, shared, stage);
         if (!copies_values) say_full(&shared.values_full[stage]);
         if (loader.fetch_values) aq_cuda_barrier_some(LOADERS, GROUP);
@@ -263,6 +257,7 @@ static __device__ void load_steps(const aq_attn_partial_args &a, const aq_cuda_c
             if (copies_values && before >= 0) say_full(&shared.values_full[before]);
         }
         step = next;
+        parity ^= 1;
     }
 }
 
@@ -436,6 +431,7 @@ template <int D> static __device__ __forceinline__ void hold_results(group_rows<
 
 /* Says for this warp that it has read what others may now write over. */
 static __device__ __forceinline__ void say_free(uint64_t *barrier) {
+    __syncwarp();
     if (threadIdx.x % 32 == 0) aq_cuda_barrier_arrive(barrier);
 }
 
@@ -544,6 +540,11 @@ static __global__ void __launch_bounds__(THREADS, 1)
     const int64_t first = (int64_t)(gridDim.x - 1 - blockIdx.x) * n_row, n_all = a.n_q * group;
     for (int r = threadIdx.x; r < n_row; r += THREADS)
         shared.pos[r] = first + r < n_all ? a.q_pos[(first + r) / group] : INT64_MIN;
+    if (threadIdx.x == 0) {
+        aq_cuda_barrier_open(&shared.key_codes_full, 1);
+        aq_cuda_barrier_open(&shared.value_codes_full, 1);
+        aq_cuda_wgmma_show();
+    }
     if (threadIdx.x < shared.stages) {
         aq_cuda_barrier_open(&shared.keys_full[threadIdx.x], GROUP);
         aq_cuda_barrier_open(&shared.values_full[threadIdx.x], GROUP);

@@ -103,7 +103,8 @@ template <int N> static __device__ __forceinline__ void aq_cuda_wgmma_hold(float
         asm volatile("" : "+f"(x[i])::"memory");
 }
 
-/* What this thread wrote to shared memory can be read by products after the next barrier. */
+/* What this thread wrote to shared memory can be read by products, and a barrier of memory that it
+ * opened used by copies, after the next barrier. */
 static __device__ __forceinline__ void aq_cuda_wgmma_show(void) {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
@@ -121,6 +122,23 @@ static __device__ __forceinline__ void aq_cuda_barrier_open(uint64_t *barrier, i
 static __device__ __forceinline__ void aq_cuda_barrier_arrive(uint64_t *barrier) {
     asm volatile("{ .reg .b64 state; mbarrier.arrive.shared::cta.b64 state, [%0]; }" ::"r"(
                      (uint32_t)__cvta_generic_to_shared(barrier))
+                 : "memory");
+}
+
+/* The phase does not end before that many bytes more have been copied; starts such a copy, of a
+ * multiple of 16 bytes, and so aligned. */
+static __device__ __forceinline__ void aq_cuda_barrier_expect(uint64_t *barrier, int bytes) {
+    asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(
+                     (uint32_t)__cvta_generic_to_shared(barrier)),
+                 "r"(bytes)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void aq_cuda_copy_block(void *shared, const void *from, int bytes,
+                                                          uint64_t *barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];" ::"r"((uint32_t)__cvta_generic_to_shared(shared)),
+                 "l"(from), "r"(bytes), "r"((uint32_t)__cvta_generic_to_shared(barrier))
                  : "memory");
 }
 

@@ -51,7 +51,7 @@ static const many_shape long_shapes[] = {
 };
 
 #define N_LONG   ((int)(sizeof long_shapes / sizeof long_shapes[0]))
-#define LONG_ROW 173 /* between those that are looked at */
+#define LONG_ROW 1009 /* between those that are looked at */
 
 static int64_t tokens_of(const many_shape *shape) {
     return (shape->n_tile - (shape->n_open > 0)) * AQ_TILE + shape->n_open;
