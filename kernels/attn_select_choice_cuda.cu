@@ -3,8 +3,10 @@
  * Weights fall in bins of their floats, 256 to a power of 2. A bin counts them and sums the bits
  * that it leaves open, so that it knows their mass exactly, in whole numbers. The bound is the
  * lower end of the first bin, from the largest down, with which the mass is held. */
+#include "kernels/cuda_asm_parts.h"
 #include "kernels/cuda_select_parts.h"
 
+#define HEADS          AQ_SELECT_HEADS
 #define THREADS        512
 #define CHOOSE_THREADS 1024
 #define OPEN_MASK      ((1u << AQ_SELECT_BIN_BITS) - 1)
@@ -16,18 +18,17 @@ typedef unsigned long long whole;
 /* m and 1 / l of head h of a unit over all tokens, by one warp; h counts through the blocks. */
 static __device__ void join_sums(const aq_cuda_select &t, int64_t unit, int h, float *m,
                                  float *inverse) {
-    const int64_t block = unit * t.n_block + h / AQ_SELECT_HEADS;
-    const float *ml = t.ml + (block * t.n_scan * AQ_SELECT_HEADS + h % AQ_SELECT_HEADS) * 2;
+    const int64_t block = unit * t.n_block + h / HEADS;
+    const float2 *ml = (const float2 *)t.ml + block * t.n_scan * HEADS + h % HEADS;
     const int lane = threadIdx.x % 32;
     float most = -INFINITY, sum = 0.0f;
     for (int i = lane; i < t.n_scan; i += 32)
-        most = fmaxf(most, ml[i * AQ_SELECT_HEADS * 2]);
+        most = fmaxf(most, ml[i * HEADS].x);
     for (int apart = 16; apart > 0; apart /= 2)
         most = fmaxf(most, __shfl_xor_sync(WHOLE, most, apart));
-    for (int i = lane; i < t.n_scan; i += 32) {
-        const float of = ml[i * AQ_SELECT_HEADS * 2];
-        if (of > -INFINITY) sum += ml[i * AQ_SELECT_HEADS * 2 + 1] * expf(of - most);
-    }
+    if (most == -INFINITY) most = 0.0f; /* there is no token */
+    for (int i = lane; i < t.n_scan; i += 32)
+        sum += ml[i * HEADS].y * aq_cuda_exp2(ml[i * HEADS].x - most);
     for (int apart = 16; apart > 0; apart /= 2)
         sum += __shfl_xor_sync(WHOLE, sum, apart);
     if (lane != 0) return;
@@ -35,17 +36,29 @@ static __device__ void join_sums(const aq_cuda_select &t, int64_t unit, int h, f
     *inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
 }
 
-/* The weight of a token: the largest of its heads, or their sum, which is as good as the mean. */
-static __device__ float weigh_token(const aq_cuda_select &t, int64_t unit, int64_t token,
-                                    const float *m, const float *inverse) {
-    float w = 0.0f;
-    for (int h = 0; h < t.group; h++) {
-        const int64_t block = unit * t.n_block + h / AQ_SELECT_HEADS;
-        const float z = t.z[(block * t.n_token + token) * AQ_SELECT_HEADS + h % AQ_SELECT_HEADS];
-        const float of = z == -INFINITY ? 0.0f : __expf(z - m[h]) * inverse[h];
-        w = t.a.group_mean ? w + of : fmaxf(w, of);
+/* The weights of tokens 4 four to 4 four + 3: the largest of their heads, or their sum, which is as
+ * good as the mean. */
+static __device__ void weigh_four(const aq_cuda_select &t, int64_t unit, int64_t four,
+                                  const float *m, const float *inverse, float w[4]) {
+    w[0] = w[1] = w[2] = w[3] = 0.0f;
+    for (int first = 0; first < t.group; first += HEADS) {
+        const int64_t block = unit * t.n_block + first / HEADS;
+        const float4 *from = (const float4 *)t.z + (block * (t.n_token / 4) + four) * HEADS;
+        float4 z[HEADS];
+#pragma unroll
+        for (int h = 0; h < HEADS; h++)
+            if (first + h < t.group) z[h] = __ldcs(from + h);
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            if (first + h >= t.group) break;
+            const float of[4] = {z[h].x, z[h].y, z[h].z, z[h].w};
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float x = aq_cuda_exp2(of[i] - m[first + h]) * inverse[first + h];
+                w[i] = t.a.group_mean ? w[i] + x : fmaxf(w[i], x);
+            }
+        }
     }
-    return w;
 }
 
 /* Adds what the block's threads have to sum[2]. */
@@ -70,23 +83,26 @@ static __global__ void __launch_bounds__(THREADS) weigh_tokens(const aq_cuda_sel
         join_sums(t, unit, h, &m[h], &inverse[h]);
     __syncthreads();
     whole near = 0, below = 0;
-    const int64_t step = (int64_t)gridDim.x * THREADS;
-    for (int64_t token = (int64_t)blockIdx.x * THREADS + threadIdx.x; token < t.n_token;
-         token += step) {
-        float w = weigh_token(t, unit, token, m, inverse);
-        const uint32_t bits = __float_as_uint(w);
-        const int bin = (int)(bits >> AQ_SELECT_BIN_BITS) - (int)t.first_bin;
-        if (aq_select_near(t, pos, aq_select_pos(t, token))) {
-            near += (whole)((double)w * AQ_SELECT_ONE);
-            w = 0.0f;
-        } else if (bin < 0) {
-            below += (whole)((double)w * AQ_SELECT_ONE);
-        } else {
-            const int in = bin < t.n_bin ? bin : t.n_bin - 1;
-            atomicAdd(&count[in], 1u);
-            atomicAdd(&open[in], bits & OPEN_MASK);
+    const int64_t n_four = t.n_token / 4, step = (int64_t)gridDim.x * THREADS;
+    for (int64_t four = (int64_t)blockIdx.x * THREADS + threadIdx.x; four < n_four; four += step) {
+        float w[4];
+        weigh_four(t, unit, four, m, inverse, w);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const uint32_t bits = __float_as_uint(w[i]);
+            const int bin = (int)(bits >> AQ_SELECT_BIN_BITS) - (int)t.first_bin;
+            if (aq_select_near(t, pos, aq_select_pos(t, 4 * four + i))) {
+                near += (whole)((double)w[i] * AQ_SELECT_ONE);
+                w[i] = 0.0f;
+            } else if (bin < 0) {
+                below += (whole)((double)w[i] * AQ_SELECT_ONE);
+            } else {
+                const int in = bin < t.n_bin ? bin : t.n_bin - 1;
+                atomicAdd(&count[in], 1u);
+                atomicAdd(&open[in], bits & OPEN_MASK);
+            }
         }
-        t.w[unit * t.n_token + token] = w;
+        ((float4 *)t.w)[unit * n_four + four] = make_float4(w[0], w[1], w[2], w[3]);
     }
     give_sums(near, below, t.sum + 2 * unit);
     __syncthreads();

@@ -45,8 +45,8 @@ static void share_units(const aq_cuda *cuda, aq_cuda_select *t, int64_t n_unit) 
     const int64_t most = t->n_token / MOST_TOKENS_OF_A_SHARE + 1;
     const int64_t n_weigh = 2 * n_sm / n_unit;
     t->n_unit = n_unit;
-    t->n_scan = clamp_int(tiles < 3 * n_sm / n_unit ? tiles : 3 * n_sm / n_unit, 4096);
-    t->n_mix = clamp_int(tiles < 4 * n_sm / n_unit ? tiles : 4 * n_sm / n_unit, AQ_CUDA_SHARES);
+    t->n_scan = clamp_int(tiles < 2 * n_sm / n_unit ? tiles : 2 * n_sm / n_unit, 4096);
+    t->n_mix = clamp_int(tiles < 3 * n_sm / n_unit ? tiles : 3 * n_sm / n_unit, AQ_CUDA_SHARES);
     t->n_weigh = clamp_int(tokens < n_weigh ? tokens : n_weigh, 4096);
     if (t->n_weigh < most) t->n_weigh = (int)most;
 }
@@ -103,14 +103,14 @@ static __global__ void take_units(const aq_cuda_select t) {
     float *to = t.q + unit * t.n_block * AQ_SELECT_HEADS * n_code;
     for (int i = threadIdx.x; i < t.n_block * AQ_SELECT_HEADS * n_code; i += THREADS) {
         const int h = i / n_code, c = i % n_code;
-        to[i] = h < t.group && read[c] ? t.a.scale * q[h * n_col + c] : 0.0f;
+        to[i] = h < t.group && read[c] ? t.scale * q[h * n_col + c] : 0.0f;
     }
     for (int i = threadIdx.x; i < t.n_bin; i += THREADS)
         t.bin[unit * t.n_bin + i] = 0;
     if (threadIdx.x < 2) t.sum[2 * unit + threadIdx.x] = 0;
 }
 
-static void select_units(aq_cuda *cuda, const aq_cuda_select *t) {
+static void select_units(aq_cuda *cuda, aq_cuda_select *t) {
     const size_t bytes = (size_t)t->cache.n_code * (sizeof(float) + sizeof(bool));
     const int64_t width = t->a.kv.d_head + 2;
     take_units<<<(unsigned)t->n_unit, THREADS, bytes, cuda->stream>>>(*t);
@@ -135,6 +135,7 @@ void aq_attn_select_cuda(aq_backend *be, const aq_attn_select_args *args) {
     t.cache = aq_cuda_cache_of(&args->kv);
     t.group = args->n_head / args->kv.n_kv_head;
     t.n_block = (t.group + AQ_SELECT_HEADS - 1) / AQ_SELECT_HEADS;
+    t.scale = args->scale * 1.44269504f;
     t.by_mass = args->mass < 1.0;
     t.n_token = args->n_tile * AQ_TILE;
     lay_bins(&t);

@@ -1,20 +1,26 @@
-/* Selecting attention: scores from the codes.
+/* Selecting attention: scores from the codes, in units of ln 2, and the softmax of each head.
  *
  * Where all codes have 1, 2 or 4 bits a warp takes whole tiles through the units that multiply
- * bytes. The codes of a token in four columns stand together (kv_append.h), which is how those
- * units want them; of 2 bits, 13 b1 + 7 b0 - 10 = level / 0.151. The query is held to a byte a
- * column (attn_select.h), so that a tile's sums of products are exact.
+ * bytes, 16 columns at a time. Lane 4 r + j loads four words of the j'th four columns: word i has
+ * codes of the tokens 4 r + i and 4 r + i + 32, others are shifted out. A row of a product is a
+ * word, of which both tokens' codes are factors; two columns are a head, and each has zeros in
+ * place of the query where it meets the other token. The query is held to a byte a column
+ * (attn_select.h), so that sums of products are exact.
  *
- * Tiles with tokens that are near, unseen or open, and other codes, are left to the first block of
- * threads of a unit, or to all: a warp sums the columns of one token after the other. */
+ * Of tiles with tokens that are near, unseen or open, those tokens are scored by the whole block of
+ * threads, one by a warp; of other codes all are. */
 #include "kernels/cuda_asm_parts.h"
 #include "kernels/cuda_select_parts.h"
 
+#define HEADS   AQ_SELECT_HEADS
 #define WARPS   8
 #define THREADS (32 * WARPS)
 #define WHOLE   0xffffffffu
+#define LOWEST  -0x1p126f /* below all scores, and finite: differences are numbers */
 
-#define TILES_AT_ONCE 1024 /* that are looked through together */
+#define GROUP         16   /* columns that are multiplied at once */
+#define TILES_AT_ONCE 1024 /* of a block, before it looks at those left over */
+#define ROUND         4    /* tokens that a warp scores together, column by column */
 
 /* What codes of `bits` bits stand for, less the base of a column, in units of its step: unit *
  * (times * code' - half + middle), where code' is the code, of 2 bits 13 b1 + 7 b0. */
@@ -31,27 +37,24 @@ static __device__ code_scale scale_of(int bits) {
     return code_scale{1.0f, half, half, 1};
 }
 
-/* The softmax of the tokens that a thread has had, of one head. */
+/* The softmax of the tokens that a thread has had, of one head: sum of 2^(z - m). */
 typedef struct {
     float m, l;
 } softmax;
 
 static __device__ void soften(softmax *sum, float z) {
-    if (z == -INFINITY) return;
     const float m = fmaxf(sum->m, z);
-    sum->l = sum->l * __expf(sum->m - m) + __expf(z - m);
+    sum->l = sum->l * aq_cuda_exp2(sum->m - m) + aq_cuda_exp2(z - m);
     sum->m = m;
 }
 
 static __device__ softmax join(softmax a, softmax b) {
-    if (b.m == -INFINITY) return a;
-    if (a.m == -INFINITY) return b;
     const float m = fmaxf(a.m, b.m);
-    return softmax{m, a.l * __expf(a.m - m) + b.l * __expf(b.m - m)};
+    return softmax{m, a.l * aq_cuda_exp2(a.m - m) + b.l * aq_cuda_exp2(b.m - m)};
 }
 
 /* From four sums of each lane, those of the warp: lanes 8 h to 8 h + 7 get sum h. */
-static __device__ float sum_heads(const float sum[AQ_SELECT_HEADS], int lane) {
+static __device__ float sum_heads(const float sum[HEADS], int lane) {
     const bool upper = lane & 16, second = lane & 8;
     float a = upper ? sum[2] : sum[0], b = upper ? sum[3] : sum[1];
     a += __shfl_xor_sync(WHOLE, upper ? sum[0] : sum[2], 16);
@@ -63,20 +66,24 @@ static __device__ float sum_heads(const float sum[AQ_SELECT_HEADS], int lane) {
     return x;
 }
 
-/* Whether codes alone give the scores of a tile for a query at `pos`: no token of it is near, open
- * or unseen. Of slots with positions of their own the warp looks at all. */
-static __device__ bool by_codes(const aq_cuda_select &t, int64_t pos, int64_t tile) {
-    const int64_t first = t.a.tile_pos[tile], last = first + AQ_TILE - 1;
-    return !aq_cuda_open(t.cache, tile) && last <= pos && first >= t.a.n_sink &&
-           last <= pos - t.a.n_recent;
+/* The tokens of a closed tile, as bits, that codes give the scores of: seen, and not near. */
+static __device__ uint64_t by_codes(const aq_cuda_select &t, int64_t pos, int64_t tile) {
+    uint64_t bits = 0;
+    for (int half = 0; half < 2; half++) {
+        const int64_t at = aq_select_pos(t, tile * AQ_TILE + 32 * half + threadIdx.x % 32);
+        const bool takes = at <= pos && !aq_select_near(t, pos, at);
+        bits |= (uint64_t)__ballot_sync(WHOLE, takes) << 32 * half;
+    }
+    return bits;
 }
 
-static __device__ bool slots_by_codes(const aq_cuda_select &t, int64_t pos, int64_t tile) {
-    const int64_t *slot_pos = t.a.slot_pos + tile * AQ_TILE + threadIdx.x % 32;
-    const bool plain = slot_pos[0] <= pos && slot_pos[32] <= pos &&
-                       !aq_select_near(t, pos, slot_pos[0]) &&
-                       !aq_select_near(t, pos, slot_pos[32]);
-    return __all_sync(WHOLE, plain) && !aq_cuda_open(t.cache, tile);
+/* Whether codes alone give the scores of a tile. Of slots with positions of their own the warp
+ * looks at all. */
+static __device__ bool all_by_codes(const aq_cuda_select &t, int64_t pos, int64_t tile) {
+    if (aq_cuda_open(t.cache, tile)) return false;
+    if (t.a.slot_pos) return by_codes(t, pos, tile) == UINT64_MAX;
+    const int64_t first = t.a.tile_pos[tile], last = first + AQ_TILE - 1;
+    return last <= pos && first >= t.a.n_sink && last <= pos - t.a.n_recent;
 }
 
 /* Column c of a selector's block: its code for token s, less the middle; what 1 of that is; and
@@ -105,34 +112,38 @@ static __device__ token_code code_at(const aq_cuda_select &t, const uint8_t *blo
 }
 
 /* Each lane of a warp gets the largest of all lanes, of each head. */
-static __device__ void largest_of(float x[AQ_SELECT_HEADS]) {
+static __device__ void largest_of(float x[HEADS]) {
 #pragma unroll
-    for (int h = 0; h < AQ_SELECT_HEADS; h++)
+    for (int h = 0; h < HEADS; h++)
         x[h] = __uint_as_float(aq_cuda_warp_max(__float_as_uint(x[h])));
 }
 
+/* 127 / largest; finite where all are 0. */
 static __device__ float inverse_of(float largest) {
-    return largest > 0.0f ? 127.0f / largest : 0.0f;
+    return __fdividef(127.0f, fmaxf(largest, 0x1p-118f));
+}
+
+static __device__ const uint8_t *block_of(const aq_cuda_select &t, int64_t tile, int g) {
+    return (const uint8_t *)t.a.kv.selector +
+           (tile * t.a.kv.n_kv_head + g) * t.cache.selector_bytes;
 }
 
 /* z of token s of a tile by its codes, for all heads of the block; every lane takes columns. */
 static __device__ float score_by_codes(const aq_cuda_select &t, int64_t unit, int64_t tile, int s,
                                        int lane) {
-    const int n_code = t.cache.n_code, g = aq_select_head(t, unit);
-    const float *q = t.q + (unit * t.n_block + blockIdx.z) * AQ_SELECT_HEADS * n_code;
-    const uint8_t *block =
-        (const uint8_t *)t.a.kv.selector + (tile * t.a.kv.n_kv_head + g) * t.cache.selector_bytes;
-    float sum[AQ_SELECT_HEADS] = {0.0f, 0.0f, 0.0f, 0.0f};
-    float most[AQ_SELECT_HEADS] = {0.0f, 0.0f, 0.0f, 0.0f};
+    const int n_code = t.cache.n_code;
+    const float *q = t.q + (unit * t.n_block + blockIdx.z) * HEADS * n_code;
+    const uint8_t *block = block_of(t, tile, aq_select_head(t, unit));
+    float sum[HEADS] = {0.0f, 0.0f, 0.0f, 0.0f}, most[HEADS] = {0.0f, 0.0f, 0.0f, 0.0f};
     for (int c = lane; c < n_code; c += 32) {
         const float by = code_at(t, block, s, c).unit;
-        for (int h = 0; h < AQ_SELECT_HEADS; h++)
+        for (int h = 0; h < HEADS; h++)
             most[h] = fmaxf(most[h], fabsf(q[h * n_code + c] * by));
     }
     largest_of(most);
     for (int c = lane; c < n_code; c += 32) {
         const token_code at = code_at(t, block, s, c);
-        for (int h = 0; h < AQ_SELECT_HEADS; h++) {
+        for (int h = 0; h < HEADS; h++) {
             const float x = q[h * n_code + c];
             const float rounded = rintf(x * at.unit * inverse_of(most[h]));
             sum[h] = fmaf(x, at.middle, sum[h]);
@@ -142,163 +153,182 @@ static __device__ float score_by_codes(const aq_cuda_select &t, int64_t unit, in
     return sum_heads(sum, lane);
 }
 
-/* The same exactly. */
-static __device__ float score_exactly(const aq_cuda_select &t, int64_t unit, int64_t tile, int s,
-                                      int lane) {
-    const int n_col = t.a.kv.n_col, g = aq_select_head(t, unit);
-    const int first = blockIdx.z * AQ_SELECT_HEADS;
+/* The same exactly, of ROUND tokens from s on. */
+static __device__ void score_exactly(const aq_cuda_select &t, int64_t unit, int64_t tile, int s,
+                                     int lane, float score[ROUND]) {
+    const int n_col = t.a.kv.n_col, g = aq_select_head(t, unit), first = blockIdx.z * HEADS;
     const float *q = t.a.q + (aq_select_query(t, unit) * t.a.n_head + g * t.group + first) * n_col;
-    float sum[AQ_SELECT_HEADS] = {0.0f, 0.0f, 0.0f, 0.0f};
+    float sum[ROUND][HEADS] = {};
     for (int c = lane; c < n_col; c += 32) {
-        const float key = aq_cuda_key(t.cache, tile, g, s, c);
-        for (int h = 0; h < AQ_SELECT_HEADS && first + h < t.group; h++)
-            sum[h] = fmaf(t.a.scale * q[h * n_col + c], key, sum[h]);
+        float key[ROUND];
+#pragma unroll
+        for (int n = 0; n < ROUND; n++)
+            key[n] = aq_cuda_key(t.cache, tile, g, s + n, c);
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            const float x = first + h < t.group ? t.scale * q[h * n_col + c] : 0.0f;
+#pragma unroll
+            for (int n = 0; n < ROUND; n++)
+                sum[n][h] = fmaf(x, key[n], sum[n][h]);
+        }
     }
-    return sum_heads(sum, lane);
+#pragma unroll
+    for (int n = 0; n < ROUND; n++)
+        score[n] = sum_heads(sum[n], lane);
 }
 
-/* One tile token by token, shared by the warps of the block; lanes 8 h keep the sums of head h. */
-static __device__ void scan_tokens(const aq_cuda_select &t, int64_t unit, int64_t tile, float *z,
-                                   softmax *sum) {
+/* The tokens of one tile that codes do not give the scores of, or all, shared by the warps of the
+ * block; lanes 8 h keep the sums of head h. Slots without a token of the text score as any. */
+static __device__ void scan_tokens(const aq_cuda_select &t, int64_t unit, int64_t pos, int64_t tile,
+                                   bool all, float *z, softmax *sum) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int64_t pos = t.a.q_pos[aq_select_query(t, unit)];
-    for (int s = warp; s < AQ_TILE; s += WARPS) {
-        const int64_t token = tile * AQ_TILE + s, at = aq_select_pos(t, token);
-        float score = -INFINITY;
-        if (at <= pos) {
-            const bool exact = aq_cuda_open(t.cache, tile) || aq_select_near(t, pos, at);
-            score = exact ? score_exactly(t, unit, tile, s, lane)
-                          : score_by_codes(t, unit, tile, s, lane);
+    const bool open = aq_cuda_open(t.cache, tile);
+    for (int s = warp * ROUND; s < AQ_TILE; s += WARPS * ROUND) {
+        bool exactly[ROUND], any = false;
+        float score[ROUND];
+        for (int n = 0; n < ROUND; n++) {
+            exactly[n] = open || aq_select_near(t, pos, aq_select_pos(t, tile * AQ_TILE + s + n));
+            any = any || exactly[n];
         }
-        if (lane % 8 != 0) continue;
-        z[token * AQ_SELECT_HEADS + lane / 8] = score;
-        soften(sum, score);
+        if (any) score_exactly(t, unit, tile, s, lane, score);
+        for (int n = 0; n < ROUND; n++) {
+            const int64_t token = tile * AQ_TILE + s + n;
+            const bool seen = aq_select_pos(t, token) <= pos;
+            if (!exactly[n] && !all) continue;
+            if (!exactly[n] && seen) score[n] = score_by_codes(t, unit, tile, s + n, lane);
+            if (lane % 8 != 0) continue;
+            z[aq_select_z(token, lane / 8)] = seen ? score[n] : -INFINITY;
+            if (seen) soften(sum, score[n]);
+        }
     }
 }
 
 /* Joins the sums that the threads of a block have, each of a head by tokens and of one by tiles,
- * and stores them; `shared` has room for AQ_SELECT_HEADS * THREADS of them. */
+ * and stores them. */
 static __device__ void give_sums(const aq_cuda_select &t, int64_t unit, softmax by_tokens,
-                                 softmax by_tiles, softmax *shared) {
-    const int lane = threadIdx.x % 32, first = lane % 8 == 0 ? lane / 8 : AQ_SELECT_HEADS;
-    __syncthreads();
-    for (int h = 0; h < AQ_SELECT_HEADS; h++) {
-        softmax sum = {-INFINITY, 0.0f};
+                                 softmax by_tiles) {
+    __shared__ softmax sums[HEADS * THREADS];
+    const int lane = threadIdx.x % 32, first = lane % 8 == 0 ? lane / 8 : HEADS;
+    for (int h = 0; h < HEADS; h++) {
+        softmax sum = {LOWEST, 0.0f};
         if (h == first) sum = by_tokens;
-        if (h == lane % AQ_SELECT_HEADS) sum = join(sum, by_tiles);
-        shared[h * THREADS + threadIdx.x] = sum;
+        if (h == lane % HEADS) sum = join(sum, by_tiles);
+        sums[h * THREADS + threadIdx.x] = sum;
     }
     __syncthreads();
     for (int n = THREADS / 2; n > 0; n /= 2) {
-        for (int i = threadIdx.x; i < AQ_SELECT_HEADS * n; i += THREADS) {
-            softmax *to = shared + i / n * THREADS + i % n;
+        for (int i = threadIdx.x; i < HEADS * n; i += THREADS) {
+            softmax *to = sums + i / n * THREADS + i % n;
             to[0] = join(to[0], to[n]);
         }
         __syncthreads();
     }
-    if (threadIdx.x >= AQ_SELECT_HEADS) return;
-    const softmax sum = shared[threadIdx.x * THREADS];
+    if (threadIdx.x >= HEADS) return;
+    const softmax sum = sums[threadIdx.x * THREADS];
     const int64_t block = (unit * t.n_block + blockIdx.z) * t.n_scan + blockIdx.x;
-    t.ml[(block * AQ_SELECT_HEADS + threadIdx.x) * 2] = sum.m;
-    t.ml[(block * AQ_SELECT_HEADS + threadIdx.x) * 2 + 1] = sum.l;
+    t.ml[(block * HEADS + threadIdx.x) * 2] = sum.m == LOWEST ? -INFINITY : sum.m;
+    t.ml[(block * HEADS + threadIdx.x) * 2 + 1] = sum.l;
 }
 
 /* Any codes. */
 static __global__ void __launch_bounds__(THREADS) scan_any(const aq_cuda_select t) {
-    __shared__ softmax sums[AQ_SELECT_HEADS * THREADS];
-    const int64_t unit = blockIdx.y;
-    softmax sum = {-INFINITY, 0.0f};
-    float *z = t.z + (unit * t.n_block + blockIdx.z) * t.n_token * AQ_SELECT_HEADS;
+    const int64_t unit = blockIdx.y, pos = t.a.q_pos[aq_select_query(t, unit)];
+    softmax sum = {LOWEST, 0.0f};
+    float *z = t.z + (unit * t.n_block + blockIdx.z) * t.n_token * HEADS;
     for (int64_t tile = blockIdx.x; tile < t.a.n_tile; tile += gridDim.x)
-        scan_tokens(t, unit, tile, z, &sum);
-    give_sums(t, unit, sum, softmax{-INFINITY, 0.0f}, sums);
+        scan_tokens(t, unit, pos, tile, true, z, &sum);
+    give_sums(t, unit, sum, softmax{LOWEST, 0.0f});
 }
 
-/* What a warp has in shared memory. */
-typedef struct {
-    uint8_t *block[2]; /* [staged_bytes] the tile at hand, and the next */
-    uint32_t *q;       /* [n_quad, HEADS] the bytes of a query in four columns */
-} scan_stage;
-
-/* Bytes of a quad, and of the place it is copied to: so far apart that the words which lanes take
- * together lie in different banks. */
-static __host__ __device__ int quad_bytes(int bits) {
-    return 32 * bits;
+/* Bits of the codes of group g; 0: there is no such group. */
+static __device__ __forceinline__ int bits_of_group(const aq_cuda_select &t, int g) {
+    return (1 << (t.kinds >> 2 * g & 3)) >> 1;
 }
 
-static __host__ __device__ int place_bytes(int bits) {
-    return 32 * bits + (bits > 1 ? 32 : 0);
-}
+/* What a lane has of a tile: four words of each group of columns, and bases and steps of QUADS
+ * times four columns. */
+template <int GROUPS> struct tile_codes {
+    static constexpr int quads = GROUPS / 8;
+    uint4 word[GROUPS];
+    uint2 base[quads];
+    uint32_t step[quads];
+};
 
-static __host__ __device__ int staged_bytes(const aq_cuda_select &t) {
-    int bytes = 3 * t.cache.n_code;
-    for (int i = 0; i < t.a.kv.codes.n_segment; i++)
-        bytes += t.a.kv.codes.segments[i].n / 4 * place_bytes(t.a.kv.codes.segments[i].bits);
-    return bytes;
-}
-
-static __host__ __device__ int stage_bytes(const aq_cuda_select &t) {
-    return 2 * staged_bytes(t) + t.cache.n_code / 4 * AQ_SELECT_HEADS * 4;
-}
-
-/* Starts to copy a tile's block. */
-static __device__ void stage_tile(const aq_cuda_select &t, int64_t tile, int g, uint8_t *to) {
-    const int lane = threadIdx.x % 32, head = 3 * t.cache.n_code / 16;
-    const uint8_t *from =
-        (const uint8_t *)t.a.kv.selector + (tile * t.a.kv.n_kv_head + g) * t.cache.selector_bytes;
-    for (int i = lane; i < head; i += 32)
-        aq_cuda_copy16(to + 16 * i, from + 16 * i);
-    from += 16 * head;
-    to += 16 * head;
-    for (int i = 0; i < t.a.kv.codes.n_segment; i++) {
-        const int bits = t.a.kv.codes.segments[i].bits, n_quad = t.a.kv.codes.segments[i].n / 4;
-        const int pieces = quad_bytes(bits) / 16, apart = place_bytes(bits) / 16 - pieces;
-        for (int j = lane; j < n_quad * pieces; j += 32)
-            aq_cuda_copy16(to + 16 * (j + j / pieces * apart), from + 16 * j);
-        from += n_quad * quad_bytes(bits);
-        to += n_quad * place_bytes(bits);
+/* Loads what is not there from where it does no harm: the query is 0 in such columns. */
+template <int GROUPS>
+static __device__ __forceinline__ void load_tile(const aq_cuda_select &t, const uint8_t *block,
+                                                 tile_codes<GROUPS> &to) {
+    const int lane = threadIdx.x % 32, n_code = t.cache.n_code;
+    const uint8_t *codes = block + 3 * n_code;
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        const int bits = bits_of_group(t, g);
+        const int row = lane / 4 & (2 * bits - 1);
+        to.word[g] = aq_cuda_load16(bits > 0 ? codes + lane % 4 * 32 * bits + 16 * row : block);
+        codes += 128 * bits;
+    }
+#pragma unroll
+    for (int j = 0; j < to.quads; j++) {
+        const int quad = min(lane + 32 * j, n_code / 4 - 1);
+        to.base[j] = __ldcs((const uint2 *)(block + 8 * quad));
+        to.step[j] = __ldcs((const uint32_t *)(block + 2 * n_code + 4 * quad));
     }
 }
 
-static __device__ int bits_of_column(const aq_code_layout &layout, int c) {
-    int i = 0;
-    for (; c >= layout.segments[i].n; i++)
-        c -= layout.segments[i].n;
-    return layout.segments[i].bits;
-}
+/* What a lane knows of its columns for all tiles: of QUADS times four. */
+template <int QUADS> struct lane_query {
+    float4 q[QUADS][HEADS]; /* 0 where there is no column */
+    code_scale scale[QUADS];
+};
 
-static __device__ uint32_t bytes_of(const int v[4]) {
-    return __byte_perm(__byte_perm(v[0], v[1], 0x0040), __byte_perm(v[2], v[3], 0x0040), 0x5410);
-}
-
-/* Holds the queries, q[HEADS, n_code], to bytes in stage.q, for the steps of the staged tile and
- * QUADS quads of columns a lane. unit[h]: what 1 of them stands for; returns what head lane / 8 has
- * at codes 0. */
 template <int QUADS>
-static __device__ float fold_queries(const aq_cuda_select &t, const float4 *q, const uint8_t *block,
-                                     const scan_stage &stage, float unit[AQ_SELECT_HEADS]) {
-    const int lane = threadIdx.x % 32, n_quad = t.cache.n_code / 4;
-    float product[QUADS][AQ_SELECT_HEADS][4], sum[AQ_SELECT_HEADS] = {0.0f, 0.0f, 0.0f, 0.0f};
-    float most[AQ_SELECT_HEADS] = {0.0f, 0.0f, 0.0f, 0.0f}, half[QUADS];
-#pragma unroll
+static __device__ void take_query(const aq_cuda_select &t, int64_t unit, lane_query<QUADS> &to) {
+    const int n_quad = t.cache.n_code / 4;
+    const float4 *q = (const float4 *)(t.q + (unit * t.n_block + blockIdx.z) * HEADS * 4 * n_quad);
     for (int j = 0; j < QUADS; j++) {
-        const int quad = lane + 32 * j;
-        if (quad >= n_quad) continue;
-        const code_scale scale = scale_of(bits_of_column(t.a.kv.codes, 4 * quad));
-        const uint32_t steps = *(const uint32_t *)(block + 2 * t.cache.n_code + 4 * quad);
-        const uint2 bases = *(const uint2 *)(block + 8 * quad);
-        const float2 low = __half22float2(*(const __half2 *)&bases.x);
-        const float2 high = __half22float2(*(const __half2 *)&bases.y);
+        const int quad = threadIdx.x % 32 + 32 * j;
+        const bool there = quad < n_quad;
+        to.scale[j] = scale_of(bits_of_group(t, there ? 4 * quad / GROUP : 0));
+        for (int h = 0; h < HEADS; h++)
+            to.q[j][h] = there ? q[h * n_quad + quad] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+}
+
+/* A whole number of less than 2^22 in the lowest bits of 1.5 * 2^23, as bits of a float. */
+#define WHOLE_BITS  0x4b400000
+#define WHOLE_FLOAT 12582912.0f
+
+/* Four whole numbers from -128 to 127 as bytes. */
+static __device__ __forceinline__ uint32_t bytes_of(float a, float b, float c, float d) {
+    const uint32_t low = __byte_perm(__float_as_uint(a), __float_as_uint(b), 0x0040);
+    const uint32_t high = __byte_perm(__float_as_uint(c), __float_as_uint(d), 0x0040);
+    return __byte_perm(low, high, 0x5410);
+}
+
+/* Holds the query to bytes for the steps of a tile: those of a head in four columns in
+ * bytes[quad][head]. unit[h]: what 1 of them stands for; returns what head lane / 8 has at codes
+ * 0. */
+template <int GROUPS>
+static __device__ float fold_query(const lane_query<GROUPS / 8> &query,
+                                   const tile_codes<GROUPS> &codes, uint4 *bytes,
+                                   float unit[HEADS]) {
+    constexpr int quads = GROUPS / 8;
+    float product[quads][HEADS][4], sum[HEADS] = {0.0f, 0.0f, 0.0f, 0.0f};
+    float most[HEADS] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+    for (int j = 0; j < quads; j++) {
+        const float2 low = __half22float2(*(const __half2 *)&codes.base[j].x);
+        const float2 high = __half22float2(*(const __half2 *)&codes.base[j].y);
         float by[4], middle[4] = {low.x, low.y, high.x, high.y};
-        half[j] = scale.half;
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            by[k] = scale.unit * aq_cuda_step8_value((uint8_t)(steps >> 8 * k));
-            middle[k] = fmaf(scale.middle, by[k], middle[k]);
+            by[k] = query.scale[j].unit *
+                    aq_cuda_step8_value((uint8_t)__byte_perm(codes.step[j], 0, 0x4440 | k));
+            middle[k] = fmaf(query.scale[j].middle, by[k], middle[k]);
         }
 #pragma unroll
-        for (int h = 0; h < AQ_SELECT_HEADS; h++) {
-            const float4 x = q[h * n_quad + quad];
+        for (int h = 0; h < HEADS; h++) {
+            const float4 x = query.q[j][h];
             const float of[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
             for (int k = 0; k < 4; k++) {
@@ -309,186 +339,224 @@ static __device__ float fold_queries(const aq_cuda_select &t, const float4 *q, c
         }
     }
     largest_of(most);
+    float inverse[HEADS];
 #pragma unroll
-    for (int h = 0; h < AQ_SELECT_HEADS; h++) {
-        const float inverse = inverse_of(most[h]);
-        unit[h] = most[h] / 127.0f;
+    for (int h = 0; h < HEADS; h++) {
+        inverse[h] = inverse_of(most[h]);
+        unit[h] = most[h] * (1.0f / 127.0f);
+    }
 #pragma unroll
-        for (int j = 0; j < QUADS; j++) {
-            const int quad = lane + 32 * j;
-            if (quad >= n_quad) continue;
-            int v[4];
+    for (int j = 0; j < quads; j++) {
+        uint32_t word[HEADS];
 #pragma unroll
-            for (int k = 0; k < 4; k++)
-                v[k] = __float2int_rn(product[j][h][k] * inverse);
-            stage.q[quad * AQ_SELECT_HEADS + h] = bytes_of(v);
-            sum[h] = fmaf(-half[j] * (float)(v[0] + v[1] + v[2] + v[3]), unit[h], sum[h]);
+        for (int h = 0; h < HEADS; h++) {
+            const float *x = product[j][h];
+            word[h] =
+                bytes_of(fmaf(x[0], inverse[h], WHOLE_FLOAT), fmaf(x[1], inverse[h], WHOLE_FLOAT),
+                         fmaf(x[2], inverse[h], WHOLE_FLOAT), fmaf(x[3], inverse[h], WHOLE_FLOAT));
+            const int all = __dp4a((int)word[h], 0x01010101, WHOLE_BITS);
+            sum[h] =
+                fmaf(-query.scale[j].half * (__int_as_float(all) - WHOLE_FLOAT), unit[h], sum[h]);
         }
+        bytes[threadIdx.x % 32 + 32 * j] = make_uint4(word[0], word[1], word[2], word[3]);
     }
     __syncwarp();
-    return sum_heads(sum, lane);
+    return sum_heads(sum, threadIdx.x % 32);
 }
 
-/* Tokens lane / 4 + 8 i of four quads of columns, whose words begin at `at`, as bytes. */
-static __device__ __forceinline__ void take_codes(const uint32_t *at, int bits, uint32_t a[8]) {
-    if (bits == 4) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            a[i] = at[8 * i] << 2 & 0x3c3c3c3cu;
-            a[i + 4] = at[8 * i] >> 2 & 0x3c3c3c3cu;
-        }
-    } else if (bits == 2) {
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const uint32_t code = at[8 * (i % 2)] >> (i / 2 * 2) & 0x03030303u;
-            a[i] = 7 * code - (code >> 1 & 0x01010101u);
-        }
+/* The codes of both tokens of a word, shifted to its lowest bits and those four higher, as the
+ * factors of a row; the levels of 2 bits stand in the order column, token, those of others in the
+ * order token, column. */
+template <int BITS> static __device__ __forceinline__ void open_word(uint32_t word, uint32_t a[2]) {
+    if (BITS == 4) {
+        a[0] = word << 2 & 0x3c3c3c3cu;
+        a[1] = word >> 2 & 0x3c3c3c3cu;
+    } else if (BITS == 2) {
+        const uint32_t both = word & 0x33333333u;
+        a[0] = __byte_perm(0x140d0700u, 0, both);
+        a[1] = __byte_perm(0x140d0700u, 0, both >> 16);
     } else {
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            a[i] = (i < 4 ? *at << (4 - i) : *at >> (i - 4)) & 0x10101010u;
+        a[0] = word << 4 & 0x10101010u;
+        a[1] = word & 0x10101010u;
     }
 }
 
-/* sum[i]: over all columns, of 16 tokens; columns of the product with even numbers are heads, the
- * others are left at 0, so that each lane has sums of one head. */
-static __device__ void multiply_codes(const aq_cuda_select &t, const uint8_t *codes,
-                                      const scan_stage &stage, int sum[4][4]) {
+/* Adds the products of a group: `query` of the head and columns of this lane, in the columns of
+ * the product with zeros where it meets the other token. */
+template <int BITS>
+static __device__ __forceinline__ void multiply_group(uint4 word, uint32_t query, int sum[2][4]) {
+    const int row = threadIdx.x % 32 / 4, shift = BITS == 2 ? row / 4 * 2 : BITS == 1 ? row / 2 : 0;
+    const bool second = threadIdx.x & 4;
+    uint32_t a[4][2], b[2] = {second ? 0u : query, second ? query : 0u};
+    if (BITS == 2) {
+        b[0] = __byte_perm(query, 0, second ? 0x1404 : 0x4140);
+        b[1] = __byte_perm(query, 0, second ? 0x3424 : 0x4342);
+    }
+    open_word<BITS>(word.x >> shift, a[0]);
+    open_word<BITS>(word.y >> shift, a[1]);
+    open_word<BITS>(word.z >> shift, a[2]);
+    open_word<BITS>(word.w >> shift, a[3]);
+    aq_cuda_mma_bytes(sum[0], a[0][0], a[1][0], a[0][1], a[1][1], b);
+    aq_cuda_mma_bytes(sum[1], a[2][0], a[3][0], a[2][1], a[3][1], b);
+}
+
+/* sum[half][k]: of head lane % 4 and tokens 4 (lane / 4) + 2 half + k / 2, those with odd k 32
+ * later; as WHOLE_BITS and more. */
+template <int GROUPS>
+static __device__ __forceinline__ void multiply_codes(const aq_cuda_select &t,
+                                                      const tile_codes<GROUPS> &codes,
+                                                      const uint4 *bytes, int sum[2][4]) {
     const int lane = threadIdx.x % 32;
-    const uint32_t *q = stage.q + lane % 4 * AQ_SELECT_HEADS + lane / 8;
-    const uint32_t mask = lane & 4 ? 0u : 0xffffffffu;
+    const uint32_t *q = (const uint32_t *)bytes + lane % 4 * HEADS + lane / 8;
 #pragma unroll
-    for (int i = 0; i < 16; i++)
-        sum[i / 4][i % 4] = 0;
-    for (int i = 0; i < t.a.kv.codes.n_segment; i++) {
-        const int bits = t.a.kv.codes.segments[i].bits, n = t.a.kv.codes.segments[i].n / 16;
-        const uint8_t *at = codes + lane % 4 * place_bytes(bits) + lane / 4 * 4;
-        for (int j = 0; j < n; j++) {
-            uint32_t a[8];
-            take_codes((const uint32_t *)at, bits, a);
-            const uint32_t b = *q & mask;
+    for (int k = 0; k < 4; k++)
+        sum[0][k] = sum[1][k] = WHOLE_BITS;
 #pragma unroll
-            for (int m = 0; m < 4; m++)
-                aq_cuda_mma_bytes(sum[m], a[2 * m], a[2 * m + 1], b);
-            at += 4 * place_bytes(bits);
-            q += 4 * AQ_SELECT_HEADS;
-        }
-        codes += 4 * n * place_bytes(bits);
+    for (int g = 0; g < GROUPS; g++) {
+        const int bits = bits_of_group(t, g);
+        const uint32_t query = q[4 * HEADS * g];
+        if (bits == 4)
+            multiply_group<4>(codes.word[g], query, sum);
+        else if (bits == 2)
+            multiply_group<2>(codes.word[g], query, sum);
+        else if (bits == 1)
+            multiply_group<1>(codes.word[g], query, sum);
     }
 }
 
-/* z of a staged tile; goes on with the softmax of head lane % 4. */
-template <int QUADS>
-static __device__ void scan_tile(const aq_cuda_select &t, const float4 *q, const uint8_t *block,
-                                 const scan_stage &stage, float *z, softmax *to) {
+/* z of a tile; goes on with the softmax of head lane % 4. `takes`: the tokens that count, others
+ * get -infinity; not looked at if ALL. */
+template <int GROUPS, bool ALL>
+static __device__ void scan_tile(const aq_cuda_select &t, const lane_query<GROUPS / 8> &query,
+                                 const tile_codes<GROUPS> &codes, uint64_t takes, uint4 *bytes,
+                                 float4 *z, softmax *to) {
     const int lane = threadIdx.x % 32;
-    int sum[4][4];
-    float units[AQ_SELECT_HEADS], score[8], most = to->m;
-    float base = fold_queries<QUADS>(t, q, block, stage, units);
+    int sum[2][4];
+    float units[HEADS], score[8], most = to->m;
+    float base = fold_query<GROUPS>(query, codes, bytes, units);
     base = __shfl_sync(WHOLE, base, 8 * (lane % 4));
     const float unit = lane & 2 ? (lane & 1 ? units[3] : units[2]) : lane & 1 ? units[1] : units[0];
-    multiply_codes(t, block + 3 * t.cache.n_code, stage, sum);
+    multiply_codes<GROUPS>(t, codes, bytes, sum);
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        score[i] = fmaf((float)sum[i / 2][2 * (i % 2)], unit, base);
-        most = fmaxf(most, score[i]);
-        z[(lane / 4 + 8 * i) * AQ_SELECT_HEADS + lane % 4] = score[i];
+    for (int k = 0; k < 8; k++) { /* tokens 4 (lane / 4) + k, from k = 4 on 28 + k */
+        const float of = __int_as_float(sum[k % 4 / 2][k % 2 * 2 + k / 4]) - WHOLE_FLOAT;
+        score[k] = fmaf(of, unit, base);
+        if (!ALL && !(takes >> (lane / 4 * 4 + k % 4 + k / 4 * 32) & 1)) score[k] = -INFINITY;
+        most = fmaxf(most, score[k]);
     }
-    float l = to->l * __expf(to->m - most);
+    z[lane] = make_float4(score[0], score[1], score[2], score[3]);
+    z[lane + 32] = make_float4(score[4], score[5], score[6], score[7]);
+    float l = to->l * aq_cuda_exp2(to->m - most);
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        l += __expf(score[i] - most);
+    for (int k = 0; k < 8; k++)
+        l += aq_cuda_exp2(score[k] - most);
     to->m = most;
     to->l = l;
     __syncwarp();
 }
 
-/* All tiles that codes alone do not give, token by token, by the whole block of threads. */
-static __device__ void scan_rest(const aq_cuda_select &t, int64_t unit, int64_t pos, float *z,
-                                 softmax *sum) {
-    __shared__ uint32_t rest[TILES_AT_ONCE / 32];
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    for (int64_t from = 0; from < t.a.n_tile; from += TILES_AT_ONCE) {
-        __syncthreads();
-        for (int i = warp; i < TILES_AT_ONCE / 32; i += WARPS) {
-            const int64_t first = from + 32 * i;
-            uint32_t bits = 0;
-            if (!t.a.slot_pos) {
-                const bool there = first + lane < t.a.n_tile;
-                bits = __ballot_sync(WHOLE, there && !by_codes(t, pos, first + lane));
+/* What a thread has of the tiles left over. */
+typedef struct {
+    softmax by_tokens, by_tiles;
+} rest_sums;
+
+/* Tiles left over: those with a bit in rest[], bit i for tile first + i gridDim.x. Apart from the
+ * loop over whole tiles, which needs the registers. */
+template <int GROUPS>
+static __device__ __noinline__ rest_sums scan_rest(const aq_cuda_select &t, int64_t unit,
+                                                   int64_t first, const uint32_t *rest,
+                                                   uint4 *bytes, rest_sums sums) {
+    const int64_t pos = t.a.q_pos[aq_select_query(t, unit)];
+    float *z = t.z + (unit * t.n_block + blockIdx.z) * t.n_token * HEADS;
+    for (int i = 0; i < TILES_AT_ONCE / 32; i++)
+        for (uint32_t bits = rest[i]; bits != 0; bits &= bits - 1) {
+            const int64_t tile = first + (32 * i + __ffs((int)bits) - 1) * (int64_t)gridDim.x;
+            if (threadIdx.x < 32 && !aq_cuda_open(t.cache, tile)) {
+                lane_query<GROUPS / 8> query;
+                tile_codes<GROUPS> codes;
+                take_query<GROUPS / 8>(t, unit, query);
+                load_tile<GROUPS>(t, block_of(t, tile, aq_select_head(t, unit)), codes);
+                scan_tile<GROUPS, false>(t, query, codes, by_codes(t, pos, tile), bytes,
+                                         (float4 *)(z + tile * AQ_TILE * HEADS), &sums.by_tiles);
             }
-            for (int j = 0; t.a.slot_pos && j < 32 && first + j < t.a.n_tile; j++)
-                bits |= (uint32_t)!slots_by_codes(t, pos, first + j) << j;
-            if (lane == 0) rest[i] = bits;
+            __syncthreads();
+            scan_tokens(t, unit, pos, tile, false, z, &sums.by_tokens);
+        }
+    return sums;
+}
+
+/* rest[]: of n tiles, every gridDim.x-th from `first` on, those that codes alone do not give. */
+static __device__ void find_rest(const aq_cuda_select &t, int64_t pos, int64_t first, int n,
+                                 uint32_t rest[TILES_AT_ONCE / 32]) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int i = warp; i < TILES_AT_ONCE / 32; i += WARPS) {
+        uint32_t bits = 0;
+        for (int j = 0; t.a.slot_pos && j < 32 && 32 * i + j < n; j++)
+            bits |= (uint32_t)!all_by_codes(t, pos, first + (32 * i + j) * (int64_t)gridDim.x) << j;
+        const bool looks = !t.a.slot_pos && 32 * i + lane < n;
+        bits |= __ballot_sync(
+            WHOLE, looks && !all_by_codes(t, pos, first + (32 * i + lane) * (int64_t)gridDim.x));
+        if (lane == 0) rest[i] = bits;
+    }
+    __syncthreads();
+}
+
+/* Codes of 1, 2 and 4 bits. A block has every gridDim.x-th tile, its warps share them. */
+template <int GROUPS>
+static __global__ void __launch_bounds__(THREADS, GROUPS == 8 ? 2 : 1)
+    scan_bytes(const __grid_constant__ aq_cuda_select t) {
+    __shared__ uint4 bytes[WARPS][4 * GROUPS];
+    __shared__ uint32_t rest[TILES_AT_ONCE / 32];
+    const int64_t unit = blockIdx.y, pos = t.a.q_pos[aq_select_query(t, unit)];
+    const int64_t n_own = (t.a.n_tile - blockIdx.x + gridDim.x - 1) / gridDim.x;
+    rest_sums sums = {{LOWEST, 0.0f}, {LOWEST, 0.0f}};
+    softmax sum = {LOWEST, 0.0f};
+    for (int64_t from = 0; from < n_own; from += TILES_AT_ONCE) {
+        const int n = n_own - from < TILES_AT_ONCE ? (int)(n_own - from) : TILES_AT_ONCE;
+        const int64_t first = blockIdx.x + from * gridDim.x;
+        find_rest(t, pos, first, n, rest);
+        sums = scan_rest<GROUPS>(t, unit, first, rest, bytes[0], sums);
+        __syncthreads();
+        const int g = aq_select_head(t, unit), warp = threadIdx.x / 32;
+        float *z = t.z + (unit * t.n_block + blockIdx.z) * t.n_token * HEADS;
+        lane_query<GROUPS / 8> query;
+        take_query<GROUPS / 8>(t, unit, query);
+        for (int i = warp; i < n; i += WARPS) {
+            if (rest[i / 32] >> i % 32 & 1) continue;
+            const int64_t tile = first + (int64_t)i * gridDim.x;
+            tile_codes<GROUPS> codes;
+            load_tile<GROUPS>(t, block_of(t, tile, g), codes);
+            scan_tile<GROUPS, true>(t, query, codes, 0, bytes[warp],
+                                    (float4 *)(z + tile * AQ_TILE * HEADS), &sum);
         }
         __syncthreads();
-        for (int i = 0; i < TILES_AT_ONCE / 32; i++)
-            for (uint32_t bits = rest[i]; bits != 0; bits &= bits - 1)
-                scan_tokens(t, unit, from + 32 * i + __ffs((int)bits) - 1, z, sum);
     }
+    give_sums(t, unit, sums.by_tokens, join(sum, sums.by_tiles));
 }
 
-/* Codes of 1, 2 and 4 bits. */
-template <int QUADS>
-static __global__ void __launch_bounds__(THREADS, QUADS == 1 ? 3 : 2)
-    scan_bytes(const aq_cuda_select t) {
-    extern __shared__ __align__(16) uint8_t shared[];
-    const int64_t unit = blockIdx.y, pos = t.a.q_pos[aq_select_query(t, unit)];
-    const int n_code = t.cache.n_code, staged = staged_bytes(t), g = aq_select_head(t, unit);
-    float4 *q = (float4 *)shared;
-    float *z = t.z + (unit * t.n_block + blockIdx.z) * t.n_token * AQ_SELECT_HEADS;
-    const float *from = t.q + (unit * t.n_block + blockIdx.z) * AQ_SELECT_HEADS * n_code;
-    uint8_t *own = shared + AQ_SELECT_HEADS * n_code * 4 + threadIdx.x / 32 * stage_bytes(t);
-    const scan_stage stage = {{own, own + staged}, (uint32_t *)(own + 2 * staged)};
-    softmax by_tokens = {-INFINITY, 0.0f}, by_tiles = {-INFINITY, 0.0f};
-    for (int i = threadIdx.x; i < AQ_SELECT_HEADS * n_code; i += THREADS)
-        ((float *)q)[i] = from[i];
-    __syncthreads();
-    if (blockIdx.x == 0) scan_rest(t, unit, pos, z, &by_tokens);
-    /* The first block has the rest for itself, where there are others. */
-    const bool takes = blockIdx.x > 0 || gridDim.x == 1;
-    const int64_t step = WARPS * (gridDim.x > 1 ? gridDim.x - 1 : 1);
-    int64_t tile = (gridDim.x > 1 ? blockIdx.x - 1 : 0) * (int64_t)WARPS + threadIdx.x / 32;
-    if (takes && tile < t.a.n_tile) stage_tile(t, tile, g, stage.block[0]);
-    aq_cuda_copies_end();
-    for (int turn = 0; takes && tile < t.a.n_tile; tile += step, turn ^= 1) {
-        if (tile + step < t.a.n_tile) stage_tile(t, tile + step, g, stage.block[turn ^ 1]);
-        aq_cuda_copies_end();
-        const bool plain = t.a.slot_pos ? slots_by_codes(t, pos, tile) : by_codes(t, pos, tile);
-        aq_cuda_copies_wait<1>();
-        __syncwarp();
-        if (plain)
-            scan_tile<QUADS>(t, q, stage.block[turn], stage, z + tile * AQ_TILE * AQ_SELECT_HEADS,
-                             &by_tiles);
-        __syncwarp();
-    }
-    aq_cuda_copies_wait<0>();
-    give_sums(t, unit, by_tokens, by_tiles, (softmax *)shared);
-}
-
-typedef void (*scan_kernel)(const aq_cuda_select);
-
-static bool takes_bytes(const aq_cuda_select *t) {
+/* The groups of columns, if scan_bytes takes their codes; else 0. */
+static uint32_t kinds_of(const aq_cuda_select *t) {
     const aq_code_layout *layout = &t->a.kv.codes;
-    bool takes =
-        t->cache.n_code <= 256 && aq_cuda_aligned(t->a.kv.selector, t->cache.selector_bytes, 16);
+    uint32_t kinds = 0;
+    int n_group = 0;
+    if (t->cache.n_code > 16 * GROUP) return 0;
+    if (!aq_cuda_aligned(t->a.kv.selector, t->cache.selector_bytes, 16)) return 0;
     for (int i = 0; i < layout->n_segment; i++) {
-        const int bits = layout->segments[i].bits;
-        takes = takes && layout->segments[i].n % 16 == 0 && (bits == 1 || bits == 2 || bits == 4);
+        const int bits = layout->segments[i].bits, n = layout->segments[i].n;
+        if (n % GROUP != 0 || (bits != 1 && bits != 2 && bits != 4)) return 0;
+        for (int j = 0; j < n / GROUP; j++)
+            kinds |= (uint32_t)(bits == 4 ? 3 : bits) << 2 * n_group++;
     }
-    return takes;
+    return kinds;
 }
 
-void aq_cuda_select_scan(aq_cuda *cuda, const aq_cuda_select *t) {
+void aq_cuda_select_scan(aq_cuda *cuda, aq_cuda_select *t) {
     const dim3 grid((unsigned)t->n_scan, (unsigned)t->n_unit, (unsigned)t->n_block);
-    if (!takes_bytes(t)) {
+    t->kinds = kinds_of(t);
+    if (t->kinds == 0)
         scan_any<<<grid, THREADS, 0, cuda->stream>>>(*t);
-        return;
-    }
-    const size_t own = (size_t)(AQ_SELECT_HEADS * t->cache.n_code * 4 + WARPS * stage_bytes(*t));
-    const size_t sums = AQ_SELECT_HEADS * THREADS * sizeof(softmax),
-                 bytes = own > sums ? own : sums;
-    const scan_kernel kernel = t->cache.n_code <= 128 ? scan_bytes<1> : scan_bytes<2>;
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    kernel<<<grid, THREADS, bytes, cuda->stream>>>(*t);
+    else if (t->cache.n_code <= 8 * GROUP)
+        scan_bytes<8><<<grid, THREADS, 0, cuda->stream>>>(*t);
+    else
+        scan_bytes<16><<<grid, THREADS, 0, cuda->stream>>>(*t);
 }

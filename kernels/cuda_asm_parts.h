@@ -4,15 +4,16 @@
 
 #include <stdint.h>
 
-/* c[16, 8] += a[16, 16] b[16, 8] of bytes, a without and b with sign. Lane: rows lane / 4 and that
- * + 8 of a in a0 and a1, columns 4 (lane % 4) and on; the same rows of b, column lane / 4; of c the
- * columns 2 (lane % 4) and + 1 of the first row, then of the second. */
+/* c[16, 8] += a[16, 32] b[32, 8] of bytes, a without and b with sign. Lane: rows lane / 4 and that
+ * + 8 of a in a0 and a1, columns 4 (lane % 4) and on, those + 16 in a2 and a3; the same rows of b,
+ * column lane / 4; of c the columns 2 (lane % 4) and + 1 of the first row, then of the second. */
 static __device__ __forceinline__ void aq_cuda_mma_bytes(int c[4], uint32_t a0, uint32_t a1,
-                                                         uint32_t b) {
-    asm("mma.sync.aligned.m16n8k16.row.col.s32.u8.s8.s32 "
-        "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                                                         uint32_t a2, uint32_t a3,
+                                                         const uint32_t b[2]) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-        : "r"(a0), "r"(a1), "r"(b));
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b[0]), "r"(b[1]));
 }
 
 /* c[16, 8] += a[16, 16] b[16, 8] of pairs of bf16, sums in fp32. Lane: a0 has row lane / 4, columns
@@ -67,9 +68,25 @@ static __device__ __forceinline__ uint32_t aq_cuda_and_or(uint32_t x, uint32_t y
     return result;
 }
 
+/* 2^x to within 2^-22 of it; 0 below 2^-126. */
+static __device__ __forceinline__ float aq_cuda_exp2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* The largest of a warp. */
 static __device__ __forceinline__ uint32_t aq_cuda_warp_max(uint32_t x) {
     return __reduce_max_sync(0xffffffffu, x);
+}
+
+/* 16 bytes that are read once; the load stays where it is asked for. */
+static __device__ __forceinline__ uint4 aq_cuda_load16(const void *from) {
+    uint4 x;
+    asm volatile("ld.global.cs.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "l"(from));
+    return x;
 }
 
 /* Starts a copy of 16 bytes to shared memory, the 128 around which are likely wanted too; ends a

@@ -26,6 +26,8 @@ typedef struct {
     aq_attn_select_args a;
     aq_cuda_cache cache;
     int group, n_block; /* query heads of a KV head, and blocks of them */
+    float scale;        /* of the scores, in units of ln 2 */
+    uint32_t kinds;     /* of each 16 columns of the selector, see attn_select_scan_cuda.cu */
     bool by_mass;
     int64_t first, n_unit; /* the units at hand */
     int64_t n_token;
@@ -34,7 +36,7 @@ typedef struct {
     int n_bin;
     /* In scratch, for the units at hand. */
     float *q;      /* [n_unit, n_block, HEADS, n_code] scaled; 0 in columns not read */
-    float *z;      /* [n_unit, n_block, n_token, HEADS] */
+    float *z;      /* [n_unit, n_block, n_token / 4, HEADS, 4] in units of ln 2 */
     float *ml;     /* [n_unit, n_block, n_scan, HEADS, 2] */
     float *w;      /* [n_unit, n_token]; 0 if near */
     uint64_t *bin; /* [n_unit, n_bin] count << 40 | sum of the open bits */
@@ -52,6 +54,11 @@ static __device__ inline int aq_select_head(const aq_cuda_select &t, int64_t i) 
     return (int)((t.first + i) % t.a.kv.n_kv_head);
 }
 
+/* Where z of a token and a head lies, from the block's first on. */
+static __device__ inline int64_t aq_select_z(int64_t token, int head) {
+    return (token / 4 * AQ_SELECT_HEADS + head) * 4 + token % 4;
+}
+
 /* Position of a token, of those held in order; whether a query at `pos` has it near. */
 static __device__ inline int64_t aq_select_pos(const aq_cuda_select &t, int64_t token) {
     return t.a.slot_pos ? t.a.slot_pos[token] : t.a.tile_pos[token / AQ_TILE] + token % AQ_TILE;
@@ -61,8 +68,8 @@ static __device__ inline bool aq_select_near(const aq_cuda_select &t, int64_t po
     return token <= pos && (token < t.a.n_sink || token > pos - t.a.n_recent);
 }
 
-/* The phases. Each asks for kernels on cuda->stream. */
-void aq_cuda_select_scan(aq_cuda *cuda, const aq_cuda_select *t);
+/* The phases. Each asks for kernels on cuda->stream; the first notes `kinds`. */
+void aq_cuda_select_scan(aq_cuda *cuda, aq_cuda_select *t);
 void aq_cuda_select_weigh(aq_cuda *cuda, const aq_cuda_select *t);
 void aq_cuda_select_mix(aq_cuda *cuda, const aq_cuda_select *t);
 
