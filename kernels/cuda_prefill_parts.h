@@ -10,13 +10,6 @@
 #define AQ_PREFILL_LOG2E  1.44269504f
 #define AQ_PREFILL_BATCH  4 /* pieces of codes that a thread has under way */
 
-/* 2^x; 0 where it is less than 2^-126. */
-static __device__ __forceinline__ float aq_cuda_exp2(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 static __device__ __forceinline__ uint32_t aq_cuda_pair_of(float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
     return *(const uint32_t *)&pair;

@@ -81,15 +81,12 @@ static aq_status mirror_sync(aq_backend *be) {
     return inner->ops->sync(inner);
 }
 
-/* Copies all blocks over, and turns words of the arguments that point into one to its copy. */
-static aq_backend *begin(aq_backend *be, void *args, size_t bytes) {
-    mirror *m = (mirror *)be;
-    for (block *b = m->blocks; b; b = b->next)
-        m->inner->ops->upload(m->inner, b->copy, b->host, b->bytes);
+/* Turns words of the arguments that point into a block to its copy. */
+static void turn(const mirror *m, void *args, size_t bytes) {
     for (size_t at = 0; at + sizeof(uintptr_t) <= bytes; at += sizeof(uintptr_t)) {
         uintptr_t word;
         memcpy(&word, (char *)args + at, sizeof word);
-        for (block *b = m->blocks; b; b = b->next) {
+        for (const block *b = m->blocks; b; b = b->next) {
             const uintptr_t begins = (uintptr_t)b->host;
             if (word < begins || word > begins + b->bytes) continue;
             word = (uintptr_t)b->copy + (word - begins);
@@ -97,6 +94,14 @@ static aq_backend *begin(aq_backend *be, void *args, size_t bytes) {
             break;
         }
     }
+}
+
+/* Copies all blocks over, and turns the arguments to them. */
+static aq_backend *begin(aq_backend *be, void *args, size_t bytes) {
+    mirror *m = (mirror *)be;
+    for (block *b = m->blocks; b; b = b->next)
+        m->inner->ops->upload(m->inner, b->copy, b->host, b->bytes);
+    turn(m, args, bytes);
     return m->inner;
 }
 
@@ -116,6 +121,18 @@ static void end(aq_backend *be) {
 
 AQ_EACH_OPERATION(MIRROR)
 
+static void mirror_matmul_each(aq_backend *be, const aq_matmul_each_args *args) {
+    aq_matmul_part parts[8];
+    aq_matmul_each_args copy = *args;
+    if ((size_t)args->n_part > sizeof parts / sizeof *parts) abort();
+    memcpy(parts, args->parts, (size_t)args->n_part * sizeof *parts);
+    aq_backend *inner = begin(be, &copy, sizeof copy);
+    turn((const mirror *)be, parts, (size_t)args->n_part * sizeof *parts);
+    copy.parts = parts;
+    inner->ops->matmul_each(inner, &copy);
+    end(be);
+}
+
 #define ENTRY(op) .op = mirror_##op,
 
 static const aq_backend_ops mirror_ops = {.alloc = mirror_alloc,
@@ -127,6 +144,7 @@ static const aq_backend_ops mirror_ops = {.alloc = mirror_alloc,
                                           .clear = mirror_clear,
                                           .room = mirror_room,
                                           .sync = mirror_sync,
+                                          .matmul_each = mirror_matmul_each,
                                           AQ_EACH_OPERATION(ENTRY)};
 
 aq_status aq_backend_mirror_open(aq_backend *inner, aq_backend **out) {

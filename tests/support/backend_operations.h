@@ -1,5 +1,5 @@
 /* The operations that every backend has, by name, for the tables of backends that stand before
- * another one. */
+ * another one; but for matmul_each, whose arguments point to an array of the host. */
 #ifndef AQ_TESTS_SUPPORT_BACKEND_OPERATIONS_H
 #define AQ_TESTS_SUPPORT_BACKEND_OPERATIONS_H
 
@@ -8,7 +8,6 @@
     X(rmsnorm)                                                                                     \
     X(layernorm)                                                                                   \
     X(matmul)                                                                                      \
-    X(matmul_each)                                                                                 \
     X(add_bias)                                                                                    \
     X(rope_table)                                                                                  \
     X(rope)                                                                                        \

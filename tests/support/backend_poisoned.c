@@ -158,6 +158,7 @@ static aq_status poisoned_sync(aq_backend *be) {
     }
 
 AQ_EACH_OPERATION(OPERATION)
+OPERATION(matmul_each)
 OPERATION(attn_pages)
 OPERATION(select_totals)
 
@@ -172,6 +173,7 @@ static const aq_backend_ops poisoned_ops = {.alloc = poisoned_alloc,
                                             .copy = poisoned_copy,
                                             .clear = poisoned_clear,
                                             .sync = poisoned_sync,
+                                            .matmul_each = poisoned_matmul_each,
                                             .attn_pages = poisoned_attn_pages,
                                             .select_totals = poisoned_select_totals,
                                             AQ_EACH_OPERATION(ENTRY)};
