@@ -62,6 +62,7 @@ aq_status aq_fit_hosts(const aq_fit *fit, const aq_hosts *hosts, int n_rank, int
     bool fits = true;
     for (int i = 0; i < hosts->n; i++) {
         const int n = aq_hosts_used(hosts, i, n_rank - fit->first_rank);
+        if (n == 0 && i > 0) break; /* fewer ranks than the hosts have */
         aq_fit_verdict here = {.host = i};
         AQ_TRY(fit_host(fit, n_rank, first, n, n_ctx, &here));
         first += n;
