@@ -12,8 +12,7 @@
 #define THREADS (32 * WARPS)
 #define PIECE   64 /* columns that are read are filled up to a multiple of this */
 #define WHOLE   0xffffffffu
-#define AHEAD   4         /* loads under way of a lane */
-#define LOWEST  -0x1p126f /* below all scores, and finite: differences are numbers */
+#define AHEAD   4 /* loads under way of a lane */
 
 struct eight {
     float4 low, high;
@@ -152,7 +151,7 @@ template <int D>
 static __device__ __forceinline__ void soften(const decode_shared &shared, uint64_t seen,
                                               float score[8], decode_state<D> &to) {
     const int lane = threadIdx.x % 32, first = 8 * (lane % 8);
-    float most = LOWEST;
+    float most = AQ_CUDA_LOWEST;
 #pragma unroll
     for (int k = 0; k < 8; k++) {
         if (!(seen >> (first + k) & 1)) score[k] = -INFINITY;
@@ -231,7 +230,7 @@ static __device__ void give_state(decode_state<D> &from, float *shared, int n_he
             if (lane < lanes) own[h * width + 8 * lane + k] = from.o[h][k];
         }
     if (lane % 8 == 0) {
-        own[lane / 8 * width + D] = from.m == LOWEST ? -INFINITY : from.m;
+        own[lane / 8 * width + D] = from.m == AQ_CUDA_LOWEST ? -INFINITY : from.m;
         own[lane / 8 * width + D + 1] = from.l;
     }
     __syncthreads();
@@ -259,7 +258,7 @@ static __global__ void __launch_bounds__(THREADS)
     const decode_shared shared = shared_of(memory, (a.kv.n_col + PIECE - 1) / PIECE * PIECE);
     const int n_read = take_queries(a, shared, query, first, n_head);
     decode_state<D> state;
-    state.m = LOWEST;
+    state.m = AQ_CUDA_LOWEST;
     state.l = 0.0f;
 #pragma unroll
     for (int k = 0; k < 8; k++)

@@ -60,7 +60,7 @@ static __device__ void load_queries(const aq_attn_partial_args &a, int g, int64_
         float x[8];
 #pragma unroll
         for (int k = 0; k < 8; k++)
-            x[k] = reads ? a.scale * AQ_PREFILL_LOG2E * from[k] : 0.0f;
+            x[k] = reads ? a.scale * AQ_CUDA_LOG2E * from[k] : 0.0f;
         *(uint4 *)(to + piece_at(i / (D / 8), piece, D / 8)) = aq_cuda_eight_of(x);
     }
     __syncthreads();
@@ -70,7 +70,7 @@ static __device__ void load_queries(const aq_attn_partial_args &a, int g, int64_
         const int64_t from = aq_cuda_row_at(a, g, first + r);
         const int c = a.dims[from * a.n_dim + i % a.n_dim];
         __nv_bfloat16 *piece = (__nv_bfloat16 *)(to + piece_at(r, c / 8, D / 8));
-        piece[c % 8] = __float2bfloat16_rn(a.scale * AQ_PREFILL_LOG2E * a.q[from * D + c]);
+        piece[c % 8] = __float2bfloat16_rn(a.scale * AQ_CUDA_LOG2E * a.q[from * D + c]);
     }
     __syncthreads();
 }
@@ -220,7 +220,7 @@ static __device__ void give_rows(const aq_attn_partial_args &a, int g, int64_t f
             }
             if (lane % 4 != 0) continue;
             const float m = rows.m[t][half];
-            part[D] = m == AQ_PREFILL_LOWEST ? -INFINITY : m / AQ_PREFILL_LOG2E;
+            part[D] = m == AQ_CUDA_LOWEST ? -INFINITY : m / AQ_CUDA_LOG2E;
             part[D + 1] = l;
         }
 }
@@ -244,7 +244,7 @@ static __global__ void __launch_bounds__(THREADS, 2)
     warp_rows<D, Tiles> rows;
 #pragma unroll
     for (int t = 0; t < Tiles; t++) {
-        rows.m[t][0] = rows.m[t][1] = AQ_PREFILL_LOWEST;
+        rows.m[t][0] = rows.m[t][1] = AQ_CUDA_LOWEST;
         rows.l[t][0] = rows.l[t][1] = 0.0f;
 #pragma unroll
         for (int i = 0; i < D / 8; i++)

@@ -267,7 +267,7 @@ static __device__ void load_queries(const aq_attn_partial_args &a, int64_t first
                                     char *to) {
     const int g = blockIdx.y, thread = threadIdx.x % GROUP;
     const int64_t n_all = a.n_q * (a.n_head / a.kv.n_kv_head);
-    const float scale = a.scale * AQ_PREFILL_LOG2E;
+    const float scale = a.scale * AQ_CUDA_LOG2E;
     for (int i = thread; i < ROWS * D / 8; i += GROUP) {
         const int64_t row = first + i / (D / 8);
         const int piece = i % (D / 8);
@@ -498,7 +498,7 @@ static __device__ void give_rows(const aq_attn_partial_args &a, int64_t first, g
                     rows.o[8 * i / width][8 * i % width / 2 + 2 * half + e];
         if (lane % 4 != 0) continue;
         const float m = rows.m[half];
-        part[D] = m == AQ_PREFILL_LOWEST ? -INFINITY : m / AQ_PREFILL_LOG2E;
+        part[D] = m == AQ_CUDA_LOWEST ? -INFINITY : m / AQ_CUDA_LOG2E;
         part[D + 1] = l;
     }
 }
@@ -514,7 +514,7 @@ static __device__ __forceinline__ void attend(const aq_attn_partial_args &a, int
     load_queries<D>(a, first, FIRST_GROUP + group, shared.q[group]);
     group_rows<D> rows;
     for (int half = 0; half < 2; half++) {
-        rows.m[half] = AQ_PREFILL_LOWEST;
+        rows.m[half] = AQ_CUDA_LOWEST;
         rows.l[half] = 0.0f;
     }
 #pragma unroll

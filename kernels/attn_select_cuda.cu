@@ -135,7 +135,7 @@ void aq_attn_select_cuda(aq_backend *be, const aq_attn_select_args *args) {
     t.cache = aq_cuda_cache_of(&args->kv);
     t.group = args->n_head / args->kv.n_kv_head;
     t.n_block = (t.group + AQ_SELECT_HEADS - 1) / AQ_SELECT_HEADS;
-    t.scale = args->scale * 1.44269504f;
+    t.scale = args->scale * AQ_CUDA_LOG2E;
     t.by_mass = args->mass < 1.0;
     t.n_token = args->n_tile * AQ_TILE;
     lay_bins(&t);

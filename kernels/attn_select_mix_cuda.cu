@@ -12,7 +12,6 @@
 #define HEADS   AQ_SELECT_HEADS
 #define WHOLE   0xffffffffu
 #define NONE    0xffffffffu
-#define LOWEST  -0x1p126f /* below all scores, and finite: differences are numbers */
 
 /* Rows of any cache, element by element when they are needed: lane columns lane, lane + 32, ... */
 struct any_rows {
@@ -383,7 +382,7 @@ template <class Rows>
 static __device__ void take_queries(const aq_cuda_select &t, int64_t unit, int lane,
                                     mixture<Rows::n> &mix) {
     const int first = blockIdx.z * HEADS, g = aq_select_head(t, unit);
-    mix.m = LOWEST;
+    mix.m = AQ_CUDA_LOWEST;
     mix.l = 0.0f;
     for (int h = 0; h < HEADS; h++)
         for (int k = 0; k < Rows::n; k++) {
@@ -433,7 +432,7 @@ static __global__ void __launch_bounds__(THREADS, Rows::n <= 4 ? 3 : 2)
             mix_last(OpenRows(t.cache, g, lane), mix, queue, n, lane, p_of, zero_of);
     }
     if (lane == 0) count(t, unit, sum);
-    if (mix.m == LOWEST) mix.m = -INFINITY;
+    if (mix.m == AQ_CUDA_LOWEST) mix.m = -INFINITY;
     give_mixture<Rows>(t, unit, mix, shared);
 }
 

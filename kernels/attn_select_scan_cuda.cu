@@ -16,7 +16,6 @@
 #define WARPS   8
 #define THREADS (32 * WARPS)
 #define WHOLE   0xffffffffu
-#define LOWEST  -0x1p126f /* below all scores, and finite: differences are numbers */
 
 #define GROUP         16   /* columns that are multiplied at once */
 #define TILES_AT_ONCE 1024 /* of a block, before it looks at those left over */
@@ -210,7 +209,7 @@ static __device__ void give_sums(const aq_cuda_select &t, int64_t unit, softmax 
     __shared__ softmax sums[HEADS * THREADS];
     const int lane = threadIdx.x % 32, first = lane % 8 == 0 ? lane / 8 : HEADS;
     for (int h = 0; h < HEADS; h++) {
-        softmax sum = {LOWEST, 0.0f};
+        softmax sum = {AQ_CUDA_LOWEST, 0.0f};
         if (h == first) sum = by_tokens;
         if (h == lane % HEADS) sum = join(sum, by_tiles);
         sums[h * THREADS + threadIdx.x] = sum;
@@ -226,18 +225,18 @@ static __device__ void give_sums(const aq_cuda_select &t, int64_t unit, softmax 
     if (threadIdx.x >= HEADS) return;
     const softmax sum = sums[threadIdx.x * THREADS];
     const int64_t block = (unit * t.n_block + blockIdx.z) * t.n_scan + blockIdx.x;
-    t.ml[(block * HEADS + threadIdx.x) * 2] = sum.m == LOWEST ? -INFINITY : sum.m;
+    t.ml[(block * HEADS + threadIdx.x) * 2] = sum.m == AQ_CUDA_LOWEST ? -INFINITY : sum.m;
     t.ml[(block * HEADS + threadIdx.x) * 2 + 1] = sum.l;
 }
 
 /* Any codes. */
 static __global__ void __launch_bounds__(THREADS) scan_any(const aq_cuda_select t) {
     const int64_t unit = blockIdx.y, pos = t.a.q_pos[aq_select_query(t, unit)];
-    softmax sum = {LOWEST, 0.0f};
+    softmax sum = {AQ_CUDA_LOWEST, 0.0f};
     float *z = t.z + (unit * t.n_block + blockIdx.z) * t.n_token * HEADS;
     for (int64_t tile = blockIdx.x; tile < t.a.n_tile; tile += gridDim.x)
         scan_tokens(t, unit, pos, tile, true, z, &sum);
-    give_sums(t, unit, sum, softmax{LOWEST, 0.0f});
+    give_sums(t, unit, sum, softmax{AQ_CUDA_LOWEST, 0.0f});
 }
 
 /* Bits of the codes of group g; 0: there is no such group. */
@@ -509,8 +508,8 @@ static __global__ void __launch_bounds__(THREADS, GROUPS == 8 ? 2 : 1)
     __shared__ uint32_t rest[TILES_AT_ONCE / 32];
     const int64_t unit = blockIdx.y, pos = t.a.q_pos[aq_select_query(t, unit)];
     const int64_t n_own = (t.a.n_tile - blockIdx.x + gridDim.x - 1) / gridDim.x;
-    rest_sums sums = {{LOWEST, 0.0f}, {LOWEST, 0.0f}};
-    softmax sum = {LOWEST, 0.0f};
+    rest_sums sums = {{AQ_CUDA_LOWEST, 0.0f}, {AQ_CUDA_LOWEST, 0.0f}};
+    softmax sum = {AQ_CUDA_LOWEST, 0.0f};
     for (int64_t from = 0; from < n_own; from += TILES_AT_ONCE) {
         const int n = n_own - from < TILES_AT_ONCE ? (int)(n_own - from) : TILES_AT_ONCE;
         const int64_t first = blockIdx.x + from * gridDim.x;

@@ -4,6 +4,9 @@
 
 #include "kernels/cuda_parts.h"
 
+#define AQ_CUDA_LOG2E  1.44269504f
+#define AQ_CUDA_LOWEST -0x1p126f /* below all scores, and finite: differences are numbers */
+
 /* Most shares of the tiles that the results of rows are made from, and joined in order. */
 #define AQ_CUDA_SHARES 256
 

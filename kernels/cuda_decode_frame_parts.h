@@ -53,7 +53,7 @@ aq_decode_tiles(const aq_attn_partial_args &a, const aq_cuda_cache &cache, int g
     if (!queries.whole) aq_decode_start(a, cache, walk, g, queries, store);
     store.take(queries, a.kv.n_col);
     aq_decode_state<D> state;
-    state.m = AQ_DECODE_LOWEST;
+    state.m = AQ_CUDA_LOWEST;
     state.l = 0.0f;
 #pragma unroll
     for (int j = 0; j < D / 8; j++)

@@ -12,10 +12,9 @@
 #include "kernels/cuda_attn_parts.h"
 #include "kernels/cuda_tile_parts.h"
 
-#define AQ_DECODE_HEADS  4
-#define AQ_DECODE_LOWEST -0x1p126f /* below all scores, and finite: differences are numbers */
-#define AQ_DECODE_WHOLE  0xffffffffu
-#define AQ_DECODE_ROW    144 /* bytes of the weights of a tile: 64 halves, and rows lie apart */
+#define AQ_DECODE_HEADS 4
+#define AQ_DECODE_WHOLE 0xffffffffu
+#define AQ_DECODE_ROW   144 /* bytes of the weights of a tile: 64 halves, and rows lie apart */
 
 /* The columns that a block of heads reads, in shared memory. */
 typedef struct {
@@ -126,7 +125,7 @@ template <class Store, int D>
 static __device__ __forceinline__ void aq_decode_soften(uint64_t seen, float score[8],
                                                         aq_decode_state<D> &to, float *keep,
                                                         float *factor) {
-    float most = AQ_DECODE_LOWEST, sum = 0.0f;
+    float most = AQ_CUDA_LOWEST, sum = 0.0f;
     if (seen != ~0ull)
 #pragma unroll
         for (int k = 0; k < 8; k++)
@@ -162,7 +161,7 @@ static __device__ void aq_decode_give(aq_decode_state<D> &from, float *shared, i
     for (int j = 0; j < D / 8; j++)
         own[Store::entry(lane / 4, j)] = from.o[j];
     if (lane < 4) {
-        own[D] = from.m == AQ_DECODE_LOWEST ? -INFINITY : from.m;
+        own[D] = from.m == AQ_CUDA_LOWEST ? -INFINITY : from.m;
         own[D + 1] = from.l;
     }
     __syncthreads();

@@ -6,9 +6,7 @@
 #include "kernels/cuda_attn_parts.h"
 #include "kernels/cuda_tile_parts.h"
 
-#define AQ_PREFILL_LOWEST -0x1p126f /* below all scores, and finite: differences are numbers */
-#define AQ_PREFILL_LOG2E  1.44269504f
-#define AQ_PREFILL_BATCH  4 /* pieces of codes that a thread has under way */
+#define AQ_PREFILL_BATCH 4 /* pieces of codes that a thread has under way */
 
 static __device__ __forceinline__ uint32_t aq_cuda_pair_of(float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
